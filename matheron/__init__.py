@@ -1,0 +1,36 @@
+r"""Reconstruct geophysical fields from sparse, noisy, gappy observations.
+
+One sentence carries the design: ``posterior = solver(prior, observation)(y)``.
+"""
+
+__version__ = "0.1.0"
+
+from . import data as data
+from . import fit as fit
+from . import kernels as kernels
+from . import metrics as metrics
+from . import observations as observations
+from . import priors as priors
+from . import solvers as solvers
+from . import testing as testing
+from .domain import Grid as Grid
+from .domain import Points as Points
+from .kernels import Gaussian as Gaussian
+from .kernels import Gneiting as Gneiting
+from .kernels import Matern as Matern
+from .kernels import Nugget as Nugget
+from .kernels import Periodic as Periodic
+from .kernels import Wendland as Wendland
+from .kernels import separable as separable
+from .kernels import sum_metric as sum_metric
+from .observations import GriddedObservation as GriddedObservation
+from .observations import PointObservation as PointObservation
+from .observations import Stack as Stack
+from .posterior import Posterior as Posterior
+from .priors import GaussianProcess as GaussianProcess
+from .reconstruct import reconstruct as reconstruct
+from .solvers import InducingPoints as InducingPoints
+from .solvers import Kriging as Kriging
+from .solvers import Taper as Taper
+from .solvers import Vecchia as Vecchia
+from .variogram import variogram as variogram

@@ -1,0 +1,147 @@
+r"""One file as it is read: named columns of equal length, before anything is left out."""
+
+from __future__ import annotations
+
+__all__ = ["Source", "merge"]
+
+import numpy as np
+import pandas as pd
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import call, refuse
+
+
+@dataclass
+class Source:
+    r"""The content of one file, or of several files of one kind.
+
+    Attributes:
+        coords: The coordinates of every row by axis, with shape :math:`(m)`: dates or float64.
+        names: The name of each axis in the file.
+        values: The variable, with shape :math:`(m)`, NaN where it is missing.
+        columns: The other columns, each with shape :math:`(m)`.
+        axes: The axes of a gridded field, increasing, in the order of ``coords``; else nothing.
+        sea: Where the field exists, on the last axes of the grid.
+        attributes: ``units``, ``long_name``, ``standard_name`` and whatever else is known.
+        table: The table itself, for a CSV or Parquet file.
+        degrees: The units of latitude and longitude, as the file states them.
+    """
+
+    path: Path
+    variable: str
+    coords: dict[str, np.ndarray]
+    names: dict[str, str]
+    values: np.ndarray
+    columns: dict[str, np.ndarray]
+    axes: dict[str, np.ndarray] = field(default_factory=dict)
+    sea: np.ndarray | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    table: pd.DataFrame | None = None
+    degrees: str = ""
+
+    @property
+    def gridded(self) -> bool:
+        r"""Tells a field on a grid from scattered data."""
+        return bool(self.axes)
+
+
+def merge(sources: Sequence[Source]) -> Source:
+    r"""Returns several files as one: dates of one grid one after the other, or all the points.
+
+    Raises:
+        InputError: If the files do not have the same coordinates, units and kind of time.
+    """
+    if len(sources) == 1:
+        return sources[0]
+    first = sources[0]
+    for other in sources[1:]:
+        _check_alike(first, other)
+    if all(s.gridded for s in sources):
+        return _stack(sources)
+    return _concatenate(sources)
+
+
+def _check_alike(first: Source, other: Source) -> None:
+    facts: dict[str, Callable[[Source], str]] = {
+        "coordinates": lambda s: ", ".join(s.coords),
+        "units": lambda s: s.attributes.get("units", ""),
+        "kind of times": lambda s: _kind(s.coords.get("time")),
+        "kind of data": lambda s: "a grid" if s.gridded else "points",
+    }
+    for name, fact in facts.items():
+        if fact(first) != fact(other):
+            raise refuse(
+                call("read", path=other.path),
+                f"the {name} of {first.path.name} ({fact(first) or 'none'})",
+                fact(other) or "none",
+                "Convert the files to one convention, or read them one by one",
+            )
+
+
+def _kind(time: np.ndarray | None) -> str:
+    return "" if time is None else "dates" if time.dtype.kind == "M" else "numbers"
+
+
+def _concatenate(sources: Sequence[Source]) -> Source:
+    shared = _shared_columns(sources)
+    return Source(
+        path=sources[0].path,
+        variable=sources[0].variable,
+        coords={k: np.concatenate([s.coords[k] for s in sources]) for k in sources[0].coords},
+        names=sources[0].names,
+        values=np.concatenate([s.values for s in sources]),
+        columns={k: np.concatenate([s.columns[k] for s in sources]) for k in shared},
+        attributes=sources[0].attributes,
+        notes=_notes(sources),
+        table=_tables(sources),
+        degrees=sources[0].degrees,
+    )
+
+
+def _shared_columns(sources: Sequence[Source]) -> list[str]:
+    return [k for k in sources[0].columns if all(k in s.columns for s in sources)]
+
+
+def _notes(sources: Sequence[Source]) -> list[str]:
+    said = dict.fromkeys(note for s in sources for note in s.notes)
+    return [f"read {len(sources)} files", *said]
+
+
+def _tables(sources: Sequence[Source]) -> pd.DataFrame | None:
+    tables = [s.table for s in sources if s.table is not None]
+    return pd.concat(tables, ignore_index=True) if tables else None
+
+
+def _stack(sources: Sequence[Source]) -> Source:
+    r"""Returns one grid, from grids that differ by their dates only."""
+    first = sources[0]
+    for other in sources[1:]:
+        _check_same_lattice(first, other)
+    times = np.concatenate([s.axes["time"] for s in sources])
+    order = np.argsort(times, kind="stable")
+    if np.unique(times).size < times.size:
+        got = f"{times.size - np.unique(times).size} dates twice"
+        raise refuse(call("read", path=first.path), "each date once", got, "Remove a file")
+    joined = _concatenate(sources)
+    nodes = np.arange(joined.values.size).reshape(times.size, -1)[order].ravel()
+    joined.values = joined.values[nodes]
+    joined.coords = {k: v[nodes] for k, v in joined.coords.items()}
+    joined.columns = {k: v[nodes] for k, v in joined.columns.items()}
+    joined.axes, joined.sea = {**first.axes, "time": times[order]}, first.sea
+    return joined
+
+
+def _check_same_lattice(first: Source, other: Source) -> None:
+    for name, axis in first.axes.items():
+        same = name == "time" or np.array_equal(axis, other.axes[name])
+        if "time" not in first.axes or not same:
+            raise refuse(
+                call("read", path=other.path),
+                f"another date on the grid of {first.path.name}",
+                "no time axis" if same else f"another axis '{first.names[name]}'",
+                "Read the files one by one, or regrid them first",
+            )

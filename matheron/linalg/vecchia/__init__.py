@@ -1,0 +1,29 @@
+"""Vecchia approximation: ordering, neighbours, likelihood, Fisher information, prediction, simulation."""
+
+from __future__ import annotations
+
+from . import torch_engine as torch_engine
+from .information import Tangent as Tangent
+from .information import fisher as fisher
+from .likelihood import gaussian_nll as gaussian_nll
+from .likelihood import whiten as whiten
+from .neighbors import previous_neighbors as previous_neighbors
+from .ordering import maxmin_order as maxmin_order
+from .prediction import predict_weights as predict_weights
+from .sequence import marginal_variance as marginal_variance
+from .sequence import propagate as propagate
+from .warm_up import warm_up as warm_up
+
+__all__ = [
+    "Tangent",
+    "fisher",
+    "gaussian_nll",
+    "marginal_variance",
+    "maxmin_order",
+    "predict_weights",
+    "previous_neighbors",
+    "propagate",
+    "torch_engine",
+    "warm_up",
+    "whiten",
+]

@@ -1,0 +1,70 @@
+r"""Scores of maps and ensembles, and the calibration of their spread."""
+
+from .base import average
+from .calibration import (
+    Reliability,
+    SpreadSkill,
+    Uniformity,
+    block_average,
+    block_coverage,
+    pit_ensemble,
+    pit_gaussian,
+    rank_histogram,
+    rank_uniformity,
+    reliability,
+    spread_skill,
+    uniformity,
+)
+from .distance import ByDistance, by_distance
+from .ensemble import (
+    crps_ensemble,
+    energy_score,
+    ensemble_bounds,
+    ensemble_moments,
+    variogram_score,
+)
+from .scores import (
+    bias,
+    coverage,
+    coverage_bounds,
+    crps_gaussian,
+    interval_score,
+    interval_score_bounds,
+    log_score_gaussian,
+    mae,
+    rmse,
+    summary,
+)
+
+__all__ = [
+    "ByDistance",
+    "Reliability",
+    "SpreadSkill",
+    "Uniformity",
+    "average",
+    "bias",
+    "block_average",
+    "block_coverage",
+    "by_distance",
+    "coverage",
+    "coverage_bounds",
+    "crps_ensemble",
+    "crps_gaussian",
+    "energy_score",
+    "ensemble_bounds",
+    "ensemble_moments",
+    "interval_score",
+    "interval_score_bounds",
+    "log_score_gaussian",
+    "mae",
+    "pit_ensemble",
+    "pit_gaussian",
+    "rank_histogram",
+    "rank_uniformity",
+    "reliability",
+    "rmse",
+    "spread_skill",
+    "summary",
+    "uniformity",
+    "variogram_score",
+]

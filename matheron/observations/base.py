@@ -1,0 +1,182 @@
+r"""What an observation can do."""
+
+from __future__ import annotations
+
+__all__ = ["LinearObservation", "Noise", "Observation"]
+
+import abc
+import torch
+import torch.nn as nn
+
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from ..domain import Grid, Points
+
+
+class Observation(nn.Module, abc.ABC):
+    r"""A law :math:`p(y \mid x)` for data :math:`y` given a state :math:`x`."""
+
+    domain: Grid | Points
+
+    @abc.abstractmethod
+    def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+        r"""Returns the data without noise, :math:`H(x)`."""
+
+    @abc.abstractmethod
+    def sample(
+        self, x: Float[Tensor, "*batch n"], generator: Generator | None = None
+    ) -> Float[Tensor, "*batch m"]:
+        r"""Draws :math:`y \sim p(y \mid x)`."""
+
+    @abc.abstractmethod
+    def cost(
+        self, x: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch"]:
+        r"""Returns :math:`J_o(x) = -\log p(y \mid x) + \mathrm{cst}`."""
+
+
+class LinearObservation(Observation):
+    r"""A linear view of the field at some points, :math:`y = H x + B b + \varepsilon`.
+
+    The noise is :math:`\varepsilon \sim \mathcal{N}(0, R)` with :math:`R` diagonal. An instrument
+    may have a bias: a random effect :math:`b_j \sim \mathcal{N}(0, \sigma_j^2)` shared by all its
+    data through a column of :math:`B`, and estimated with the field.
+    """
+
+    points: Points
+
+    @property
+    @abc.abstractmethod
+    def noise_variance(self) -> Float[Tensor, " m"]:
+        r"""The diagonal of :math:`R`, in squared units of the field."""
+
+    @abc.abstractmethod
+    def adjoint(self, y: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        r"""Returns :math:`H^\top y`."""
+
+    @property
+    def bias_design(self) -> Float[Tensor, "m q"]:
+        r"""The columns :math:`B`; none by default."""
+        return torch.zeros(len(self.points), 0, dtype=torch.float64)
+
+    @property
+    def bias_variance(self) -> Float[Tensor, " q"]:
+        r"""The variances of the biases, in squared units of the field."""
+        return torch.zeros(0, dtype=torch.float64)
+
+    @property
+    def size(self) -> int:
+        r"""The number of values that the data :math:`y` holds, gaps included."""
+        return len(self.points)
+
+    def take(
+        self, index: Int[Tensor, " k"] | Bool[Tensor, " m"], domain: Grid | Points | None = None
+    ) -> LinearObservation:
+        r"""Returns the observation of some of the data, at the present noise.
+
+        Arguments:
+            index: Which data, in their present order.
+            domain: The domain of the new observation, if it is another.
+        """
+        msg = (
+            f"{type(self).__name__}.take: expected an observation at points, got another. "
+            "Build a PointObservation of the data to keep."
+        )
+        raise TypeError(msg)
+
+    def select(self, y: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch m"]:
+        r"""Returns the data at :attr:`points`, checked: finite, and as many as there are."""
+        where = type(self).__name__
+        if y.shape[-1] != len(self.points):
+            msg = (
+                f"{where}(y=...): expected {len(self.points)} values, one per datum, got "
+                f"{y.shape[-1]}. Pass the values in the order of the points."
+            )
+            raise ValueError(msg)
+        return _finite(where, y)
+
+    def noise(
+        self, size: tuple[int, ...], generator: Generator | None = None
+    ) -> Float[Tensor, "*batch m"]:
+        r"""Draws noise and biases, with shape ``(*size, m)``."""
+        R, v = self.noise_variance, self.bias_variance
+        e = torch.randn(*size, len(R), dtype=R.dtype, generator=generator) * R.sqrt()
+        b = torch.randn(*size, len(v), dtype=R.dtype, generator=generator) * v.sqrt()
+        return e + b @ self.bias_design.mT
+
+    def sample(
+        self, x: Float[Tensor, "*batch n"], generator: Generator | None = None
+    ) -> Float[Tensor, "*batch m"]:
+        y = self(x)
+        return y + self.noise(tuple(y.shape[:-1]), generator)
+
+    def cost(
+        self, x: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch"]:
+        r = self.select(y) - self(x)
+        w = r / self.noise_variance
+        quadratic = (r * w).sum(dim=-1)
+        B, v = self.bias_design, self.bias_variance
+        if len(v):  # Woodbury: the biases are integrated out
+            A = torch.diag(1 / v) + B.mT @ (B / self.noise_variance[:, None])
+            quadratic = quadratic - ((w @ B) * torch.linalg.solve(A, (w @ B).mT).mT).sum(dim=-1)
+        return quadratic / 2
+
+
+def _finite(where: str, y: Tensor) -> Tensor:
+    if y.dtype.is_complex or not y.dtype.is_floating_point:
+        msg = f"{where}(y=...): expected floating-point values, got {y.dtype}. Use y.double()."
+        raise ValueError(msg)
+    if not y.isfinite().all():
+        bad = int((~y.isfinite()).sum())
+        msg = (
+            f"{where}(y=...): expected finite values, got {bad} NaN or Inf among {y.numel()}. "
+            "Drop those data, or mask them: missing data is geometry."
+        )
+        raise ValueError(msg)
+    return y.to(torch.float64)
+
+
+class Noise(nn.Module):
+    r"""A standard deviation, one number or one per datum, whose scale may be learned.
+
+    Arguments:
+        std: The standard deviation, in the units of the field.
+        size: The number of data.
+        learn: Whether a fit may multiply ``std`` by a constant.
+
+    Raises:
+        ValueError: If ``std`` is negative, not finite, of another size, or learned from zero.
+
+    Example:
+        >>> Noise("PointObservation", "noise_std", 0.5, 3, learn=False).variance.tolist()
+        [0.25, 0.25, 0.25]
+    """
+
+    std: Tensor
+
+    def __init__(
+        self, where: str, name: str, std: float | Tensor, size: int, learn: bool
+    ) -> None:
+        super().__init__()
+        std = torch.as_tensor(std, dtype=torch.float64)
+        self.size = size
+        problem = None
+        if std.shape not in {(), (size,)}:
+            problem = f"one number or {size} of them, got shape {tuple(std.shape)}. Match the data"
+        elif not std.isfinite().all() or (std < 0).any():
+            worst = std[~std.isfinite()] if not std.isfinite().all() else std
+            problem = f"at least zero, got {worst.min().item()}. Drop those data or give a std"
+        elif learn and not (std > 0).all():
+            problem = "a positive start to learn from, got 0. Give a rough guess"
+        if problem:
+            msg = f"{where}({name}=...): expected {problem}."
+            raise ValueError(msg)
+        self.register_buffer("std", std)
+        self.log_scale = nn.Parameter(torch.zeros((), dtype=torch.float64), requires_grad=learn)
+
+    @property
+    def variance(self) -> Float[Tensor, " m"]:
+        r"""The variance of each datum."""
+        return (self.std * self.log_scale.exp()).square().expand(self.size)

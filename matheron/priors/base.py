@@ -1,0 +1,147 @@
+r"""What a prior can do. A solver asks for one of these abilities, never for a class."""
+
+from __future__ import annotations
+
+__all__ = [
+    "Denoising",
+    "Energy",
+    "GaussianPrior",
+    "KernelPrior",
+    "MarkovPrior",
+    "Prior",
+    "Sampling",
+]
+
+import abc
+import torch
+import torch.nn as nn
+
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from ..domain import Grid, Points
+from ..kernels import Kernel
+from ..linalg.dense import square_root
+
+
+class Prior(nn.Module, abc.ABC):
+    r"""A probability law :math:`p(x)` for a field on a domain."""
+
+    domain: Grid | Points
+
+
+class Energy(Prior):
+    r"""A prior whose density is known up to a constant."""
+
+    @abc.abstractmethod
+    def cost(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+        r"""Returns :math:`J_b(x) = -\log p(x) + \mathrm{cst}`."""
+
+
+class Sampling(Prior):
+    r"""A prior that can be simulated."""
+
+    @abc.abstractmethod
+    def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
+        r"""Draws :math:`x_i \sim p(x)`."""
+
+
+class Denoising(Prior):
+    r"""A prior that knows the mean of a field seen through white noise."""
+
+    @abc.abstractmethod
+    def denoise(
+        self, x_t: Float[Tensor, "*batch n"], sigma: float | Tensor
+    ) -> Float[Tensor, "*batch n"]:
+        r"""Returns :math:`\mathbb{E}[x \mid x_t = x + \sigma z]`."""
+
+
+class GaussianPrior(Energy, Sampling, Denoising):
+    r"""A Gaussian law :math:`\mathcal{N}(\mu, B)`, perhaps about an unknown trend.
+
+    The trend is :math:`F \beta`, with coefficients that the data are to tell; :math:`\mu` holds
+    their present values.
+    """
+
+    @abc.abstractmethod
+    def mean(self, points: Points) -> Float[Tensor, " m"]:
+        r"""Returns :math:`\mathbb{E}[f(s)]`, without the unknown trend."""
+
+    @abc.abstractmethod
+    def covariance(self, a: Points, b: Points) -> Float[Tensor, "p q"]:
+        r"""Returns :math:`\mathrm{Cov}(f(a), f(b))`."""
+
+    def variance(self, points: Points) -> Float[Tensor, " m"]:
+        r"""Returns :math:`\mathrm{Var}(f(s))`."""
+        chunks = torch.arange(len(points)).split(1024)
+        return torch.cat([self.covariance(points[i], points[i]).diagonal() for i in chunks])
+
+    def design(self, points: Points) -> Float[Tensor, "m p"]:
+        r"""Returns the columns :math:`F` of the unknown trend; none by default."""
+        return torch.zeros(len(points), 0, dtype=torch.float64)
+
+    def drift(self) -> Float[Tensor, " n"]:
+        r"""Returns the mean on the domain, with the present coefficients of the trend."""
+        return self.mean(self.domain.points)
+
+    def cost(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+        L = square_root(self._domain_covariance(), where=type(self).__name__, strict=True)
+        z = torch.linalg.solve_triangular(L, (x - self.drift())[..., None], upper=False)
+        return z.square().sum(dim=(-2, -1)) / 2
+
+    def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
+        L = square_root(self._domain_covariance(), where=type(self).__name__)
+        z = torch.randn(size, len(L), dtype=L.dtype, generator=generator)
+        return self.drift() + z @ L.mT
+
+    def denoise(
+        self, x_t: Float[Tensor, "*batch n"], sigma: float | Tensor
+    ) -> Float[Tensor, "*batch n"]:
+        B, mu = self._domain_covariance(), self.drift()
+        S = B + torch.as_tensor(sigma) ** 2 * torch.eye(len(B), dtype=B.dtype)
+        return mu + torch.linalg.solve(S, (x_t - mu)[..., None])[..., 0] @ B
+
+    def _domain_covariance(self) -> Float[Tensor, "n n"]:
+        s = self.domain.points
+        if len(s) > 12_000:
+            msg = (
+                f"{type(self).__name__}: expected at most 12000 nodes for a dense covariance, got "
+                f"{len(s)}. Condition with Vecchia(), which samples without one, or cut the grid."
+            )
+            raise ValueError(msg)
+        return self.covariance(s, s)
+
+
+class KernelPrior(GaussianPrior):
+    r"""A Gaussian prior whose covariance is a kernel of Cartesian coordinates."""
+
+    kernel: Kernel
+    fitted: object | None = None
+
+    def summary(self) -> str:
+        r"""Returns the report of the last fit: estimates, standard errors, warnings."""
+        if self.fitted is None:
+            msg = (
+                f"{type(self).__name__}.summary: expected a fitted prior, got one that was not. "
+                "Call matheron.fit.maximum_likelihood first."
+            )
+            raise ValueError(msg)
+        return str(self.fitted)
+
+    @abc.abstractmethod
+    def coordinates(self, points: Points) -> Float[Tensor, "m k"]:
+        r"""Returns the Cartesian coordinates that the kernel takes."""
+
+    def covariance(self, a: Points, b: Points) -> Float[Tensor, "p q"]:
+        return self.kernel(self.coordinates(a), self.coordinates(b))
+
+    def variance(self, points: Points) -> Float[Tensor, " m"]:
+        return self.kernel.diagonal(self.coordinates(points))
+
+
+class MarkovPrior(GaussianPrior):
+    r"""A Gaussian prior with a sparse precision."""
+
+    @abc.abstractmethod
+    def precision(self) -> Float[Tensor, "n n"]:
+        r"""Returns :math:`Q = B^{-1}`, sparse."""

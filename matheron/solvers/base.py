@@ -1,0 +1,111 @@
+r"""What a solver is: prior and observation in, conditional law out."""
+
+from __future__ import annotations
+
+__all__ = ["Likelihood", "LikelihoodSolver", "Score", "Solver", "check_linear"]
+
+import abc
+import torch.nn as nn
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from jaxtyping import Float
+from torch import Tensor
+from typing import ClassVar, Generic, TypeVar
+
+from ..observations import LinearObservation, Observation
+from ..posterior import Conditional
+from ..priors.base import Prior
+
+P = TypeVar("P", bound=Prior)
+
+
+class Solver(nn.Module, abc.ABC, Generic[P]):
+    r"""A map from a prior and an observation to the conditional law :math:`p(x \mid \cdot)`."""
+
+    requires: ClassVar[type[Prior]] = Prior
+
+    @abc.abstractmethod
+    def prepare(self, prior: P, observation: Observation) -> Conditional:
+        r"""Does what does not depend on the data: orders, factorises, compiles."""
+
+    def forward(self, prior: P, observation: Observation) -> Conditional:
+        if not isinstance(prior, self.requires):
+            msg = (
+                f"{type(self).__name__}(prior=...): expected a prior that is "
+                f"{self.requires.__name__}, got {type(prior).__name__}. "
+                f"{_accepting(prior)}"
+            )
+            raise TypeError(msg)
+        return self.prepare(prior, observation)
+
+
+def _accepting(prior: Prior) -> str:
+    names = sorted(
+        solver.__name__ for solver in _descendants(Solver) if isinstance(prior, solver.requires)
+    )
+    return f"Solvers that accept it: {', '.join(names) or 'none yet'}."
+
+
+def _descendants(cls: type) -> set[type]:
+    below = {s for c in cls.__subclasses__() for s in {c} | _descendants(c)}
+    return {c for c in below if not getattr(c, "__abstractmethods__", None)}
+
+
+def check_linear(solver: Solver, observation: Observation) -> LinearObservation:
+    r"""Returns the observation if it is linear, and says so if it is not."""
+    if not isinstance(observation, LinearObservation):
+        msg = (
+            f"{type(solver).__name__}(observation=...): expected a LinearObservation, got "
+            f"{type(observation).__name__}. Use a variational or a diffusion solver."
+        )
+        raise TypeError(msg)
+    return observation
+
+
+@dataclass(frozen=True)
+class Score:
+    r"""The log-likelihood, its gradient and the Fisher information, for :math:`p` parameters.
+
+    Arguments:
+        value: The log-likelihood.
+        gradient: Its gradient, with shape :math:`(p)`.
+        information: The expected information, with shape :math:`(p, p)`.
+    """
+
+    value: float
+    gradient: Float[Tensor, " p"]
+    information: Float[Tensor, "p p"]
+
+
+class Likelihood(abc.ABC):
+    r"""The likelihood of given data, with the geometry of the solver held fixed."""
+
+    @abc.abstractmethod
+    def value(self) -> Float[Tensor, ""]:
+        r"""Returns :math:`\log p(y)`, differentiable in the parameters of prior and observation.
+
+        The coefficients of an unknown trend are at their maximum.
+        """
+
+    @abc.abstractmethod
+    def coefficients(self) -> tuple[Float[Tensor, " q"], Float[Tensor, "q q"]]:
+        r"""Returns the coefficients of the trend at the maximum, and their covariance."""
+
+    def score(self, parameters: Sequence[nn.Parameter]) -> Score | None:  # noqa: ARG002
+        r"""Returns value, gradient and Fisher information, or ``None`` if out of reach."""
+        return None
+
+
+class LikelihoodSolver(Solver[P]):
+    r"""A solver that knows the likelihood of the data, so that a fit can maximise it."""
+
+    @abc.abstractmethod
+    def likelihood(
+        self, prior: P, observation: LinearObservation, y: Float[Tensor, " m"]
+    ) -> Likelihood:
+        r"""Returns the likelihood, with the geometry that the present parameters call for."""
+
+    def coarse(self) -> LikelihoodSolver[P] | None:
+        r"""Returns a cheaper solver to start a fit with, if there is one."""
+        return None
