@@ -205,12 +205,13 @@ class Points:
 
     def since(self, epoch: np.datetime64 | None) -> Points:
         r"""Returns the same sites with time counted from another epoch."""
-        if epoch is None or self.epoch == epoch or "time" not in self.dims:
+        if self.epoch == epoch or "time" not in self.dims:
             return self
-        if self.epoch is None:
+        if self.epoch is None or epoch is None:
             msg = (
-                f"Points(epoch=...): expected dates to compare with epoch {epoch}, got plain "
-                "numbers. Pass datetimes, or epoch=..., on both sides."
+                f"Points(epoch=...): expected dates on both sides or on neither, got epoch "
+                f"{self.epoch} to compare with {epoch}. Pass datetimes, or epoch=..., on both "
+                "sides."
             )
             raise ValueError(msg)
         shift = torch.zeros(len(self.dims), dtype=torch.float64)
@@ -476,6 +477,8 @@ def _center(lat: Tensor, lon: Tensor) -> tuple[float, float]:
 
 def _tangent_frame(lat: Tensor, lon: Tensor, center: tuple[float, float]) -> list[Tensor]:
     r"""Returns the metres to the north, to the east and upwards of the tangent point."""
+    # one site has one place: rounded to 1e-10 degree (10 micrometres), 359.1 is -0.9 to the bit
+    lon = (torch.remainder(lon + 180.0, 360.0) - 180.0).round(decimals=10)
     lat, east_of = lat.deg2rad(), (lon - center[1]).deg2rad()
     sin0, cos0 = math.sin(math.radians(center[0])), math.cos(math.radians(center[0]))
     along, east = lat.cos() * east_of.cos(), lat.cos() * east_of.sin()

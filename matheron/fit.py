@@ -99,10 +99,11 @@ def _try(likelihood: Likelihood, parameters: Sequence[nn.Parameter]) -> object |
 
 
 def _step(information: Tensor, gradient: Tensor, damping: float) -> Float[Tensor, " p"]:
-    scale = information.diagonal().clamp(min=1e-12)
-    damped = information + damping * torch.diag(scale + 1e-8 * scale.max())
-    step = torch.linalg.solve(damped, gradient)
-    return step / max(1.0, step.abs().max().item())  # at most one unit of a logarithm
+    # parameters are logarithms: a ridge of order one keeps those that the data do not see (a
+    # noise on its way to zero) from taking over the step, and leaves the others alone
+    ridge = damping * information.diagonal().clamp(min=0) + 0.5
+    step = torch.linalg.solve(information + torch.diag(ridge), gradient)
+    return step / max(1.0, step.abs().max().item())
 
 
 def _fisher_scoring(
@@ -120,6 +121,7 @@ def _fisher_scoring(
             step = _step(score.information, score.gradient, damping)
             gain = float(step @ score.gradient)
             if gain < tolerance:
+                _assign(parameters, theta)  # not at a step that was refused
                 return i, True
             _assign(parameters, theta + step)
             trial = _try(likelihood, parameters)
@@ -132,7 +134,7 @@ def _fisher_scoring(
             _assign(parameters, theta)
             return i, False
         progress(i, score.value)
-        if abs(improved) < tolerance * 0.1:
+        if abs(improved) < tolerance:
             return i, True
     return steps, False
 
@@ -191,7 +193,7 @@ def maximum_likelihood(
     y: Float[Tensor, " m"],
     solver: LikelihoodSolver | None = None,
     steps: int = 40,
-    tolerance: float = 1e-3,
+    tolerance: float = 0.02,
     refresh: int = 3,
     progress: Progress | None = None,
 ) -> KernelPrior:
@@ -248,7 +250,7 @@ def maximum_likelihood(
     start = solver.coarse()
     if start is not None:
         likelihood = start.likelihood(prior, observation, y)
-        total += _maximise(likelihood, parameters, steps, max(tolerance, 0.1), report)[0]
+        total += _maximise(likelihood, parameters, steps, max(tolerance, 0.5), report)[0]
     for _ in range(max(1, refresh)):
         before = _flat(parameters)
         likelihood = solver.likelihood(prior, observation, y)
@@ -366,7 +368,9 @@ def _covariance(
     names = {id(p): n for m in (prior, observation) for n, p in m.named_parameters()}
     labels = [names[id(p)] for p in parameters for _ in range(p.numel())]
     scale = information.diagonal().clamp(min=1e-12).sqrt()
-    covariance = torch.linalg.pinv(information / (scale[:, None] * scale), rtol=1e-10)
+    # a direction without information has a huge variance, where a pseudo-inverse has none
+    values, vectors = torch.linalg.eigh(information / (scale[:, None] * scale))
+    covariance = (vectors / values.clamp(min=1e-10 * len(values))) @ vectors.mT
     covariance = covariance / (scale[:, None] * scale)
     errors = covariance.diagonal().clamp(min=0).sqrt()
     vague = [n for n, e, s in zip(labels, errors, scale, strict=True) if e > 2 or s < 1e-5]

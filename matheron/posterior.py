@@ -127,6 +127,8 @@ class GaussianConditional(Estimator):
 class Posterior:
     r"""The law :math:`p(x \mid y)`: mean, standard deviation, ensemble.
 
+    Nothing here carries a gradient: what a fit differentiates is the likelihood of a solver.
+
     Example:
         >>> import matheron as mt
         >>> grid = mt.Grid(x=[0.0, 1.0, 2.0])
@@ -147,14 +149,17 @@ class Posterior:
         self.conditional, self.y = conditional, y
 
     @cached_property
+    @torch.no_grad()
     def mean(self) -> Float[Tensor, " n"]:
         r"""The mean, in the units of the field."""
         return self.conditional.estimate(self.y)
 
+    @torch.no_grad()
     def std(self, size: int = 256, generator: Generator | None = None) -> Float[Tensor, " n"]:
         r"""Returns the standard deviation; ``size`` counts draws, where it takes draws."""
         return self.conditional.std(self.y, size, generator)
 
+    @torch.no_grad()
     def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
         r"""Draws an ensemble."""
         if size < 1:
@@ -162,11 +167,13 @@ class Posterior:
             raise ValueError(msg)
         return self.conditional.sample(self.y, size, generator)
 
+    @torch.no_grad()
     def covariance(self) -> Float[Tensor, "n n"]:
         r"""Returns the covariance between nodes, where the law is Gaussian."""
         return self._gaussian("covariance").covariance()
 
     @property
+    @torch.no_grad()
     def log_evidence(self) -> Float[Tensor, ""]:
         r"""The log-likelihood of the data, where the law is Gaussian."""
         return self._gaussian("log_evidence").log_evidence(self.y)

@@ -140,7 +140,7 @@ class Stationary(Kernel):
         if self.shear is None:
             x = x * (-logs).exp()
         else:
-            x = x @ torch.linalg.matrix_exp(-self._logarithm())
+            x = x @ torch.linalg.matrix_exp(-self._logarithm().to(x.dtype))
         return torch.cat([x, up * (-(logs[-1] + logs[-2]) / 2).exp()], dim=-1)
 
     @abc.abstractmethod
@@ -158,6 +158,14 @@ class Stationary(Kernel):
 
     def terms(self, x: Float[Tensor, "n k"]) -> Composition:
         return (Term(self.variance, (Factor(self.scaled(x), self.radial, self._table()),)),)
+
+
+def _times(x: Float[Tensor, "*batch d"], A: Float[Tensor, "d d"]) -> Float[Tensor, "*batch d"]:
+    r"""Returns :math:`x A` by columns: for a thin matrix quicker than a library call."""
+    product = x[..., :1] * A[0]
+    for i in range(1, len(A)):
+        product = product + x[..., i : i + 1] * A[i]
+    return product
 
 
 def _metric_logarithm(

@@ -17,6 +17,7 @@ from functools import lru_cache
 from jaxtyping import Float
 from scipy.special import gammaln, kve
 from torch import Tensor
+from typing import Any
 
 __all__ = [
     "Composition",
@@ -35,10 +36,12 @@ NEGLIGIBLE = 1e-17
 
 @dataclass(frozen=True)
 class RadialTable:
-    r"""A radial function tabulated in :math:`s = u^{1 / 2^r}`, read by cubic Hermite interpolation, 0 beyond the last knot.
+    r"""A radial function tabulated in :math:`s = u^{1 / 2^r}`, read by cubic Hermite
+    interpolation, 0 beyond the last knot.
 
     Arguments:
-        shape: The shape parameter (:math:`\nu` of a Matern), with shape :math:`()`; it may require a gradient.
+        shape: The shape parameter (:math:`\nu` of a Matern), with shape :math:`()`; it may require
+            a gradient.
         roots: The number :math:`r` of square roots taken of the distance.
         step: The spacing of the knots in :math:`s`.
         values: The function :math:`\rho` at the knots.
@@ -58,10 +61,12 @@ class RadialTable:
 
 @dataclass(frozen=True)
 class Factor:
-    """One radial function of the distance between coordinates that are already scaled, rotated and embedded.
+    """One radial function of the distance between coordinates that are already scaled, rotated and
+    embedded.
 
     Arguments:
-        coords: The coordinates, with shape :math:`(n, d)`; their distance is the argument :math:`u`.
+        coords: The coordinates, with shape :math:`(n, d)`; their distance is the argument
+            :math:`u`.
         radial: One of ``exponential``, ``matern32``, ``matern52``, ``gaussian`` and ``table``.
         table: The table, for ``table`` only.
     """
@@ -79,8 +84,10 @@ class Factor:
             raise ValueError(msg)
         if (self.table is None) == (self.radial == "table"):
             msg = (
-                f"Factor(table=...): expected a table for radial='table' and None otherwise, got radial={self.radial!r}, "
-                f"table={'None' if self.table is None else 'a table'}. Build one with matern_table or radial_table."
+                "Factor(table=...): expected a table for radial='table' and None otherwise, "
+                f"got radial={self.radial!r}, "
+                f"table={'None' if self.table is None else 'a table'}. Build one with "
+                "matern_table or radial_table."
             )
             raise ValueError(msg)
 
@@ -144,7 +151,9 @@ def hermite(s: Tensor, values: Tensor, slopes: Tensor, step: float) -> tuple[Ten
 
 
 class TableLookup(torch.autograd.Function):
-    r"""Reads a radial table, with derivatives in the distance and in the shape, forward and backward."""
+    r"""Reads a radial table, with derivatives in the distance and in the shape, forward and
+    backward.
+    """
 
     generate_vmap_rule = True
 
@@ -167,7 +176,7 @@ class TableLookup(torch.autograd.Function):
         return value, by_distance, by_shape
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:  # noqa: ANN001
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
         _, by_distance, by_shape = output
         ctx.mark_non_differentiable(by_distance, by_shape)
         ctx.shape_size = inputs[1].shape
@@ -175,7 +184,7 @@ class TableLookup(torch.autograd.Function):
         ctx.save_for_forward(by_distance, by_shape)
 
     @staticmethod
-    def backward(ctx, upstream, _1, _2):  # noqa: ANN001, ANN205
+    def backward(ctx: Any, upstream: Tensor, *_: object) -> tuple[Tensor | None, ...]:
         by_distance, by_shape = ctx.saved_tensors
         shape = (
             (upstream * by_shape).sum().reshape(ctx.shape_size)
@@ -185,7 +194,9 @@ class TableLookup(torch.autograd.Function):
         return upstream * by_distance, shape, None, None, None, None, None, None
 
     @staticmethod
-    def jvp(ctx, u, shape, *_):  # noqa: ANN001, ANN002, ANN205
+    def jvp(
+        ctx: Any, u: Tensor | None, shape: Tensor | None, *_: object
+    ) -> tuple[Tensor, None, None]:
         by_distance, by_shape = ctx.saved_tensors
         along = torch.zeros_like(by_distance)
         along = along if u is None else along + by_distance * u
@@ -196,9 +207,11 @@ class TableLookup(torch.autograd.Function):
 def correlation(
     radial: str, table: RadialTable | None, u: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    r"""Radial function :math:`\rho(u)` in torch, differentiable in the distance and in the shape of the table.
+    r"""Radial function :math:`\rho(u)` in torch, differentiable in the distance and in the shape
+    of the table.
 
-    The derivative of a table at :math:`u = 0` is set to 0, which is exact once multiplied by the (zero) difference of coordinates.
+    The derivative of a table at :math:`u = 0` is set to 0, which is exact once multiplied by the
+    (zero) difference of coordinates.
 
     Arguments:
         radial: The name of the function, see :class:`Factor`.
@@ -215,20 +228,23 @@ def correlation(
     """
     if table is None:
         return CLOSED[radial](u)
-    arrays = (table.values, table.slopes, table.shape_values, table.shape_slopes)
-    arrays = tuple(a.to(u) for a in arrays)
+    stored = (table.values, table.slopes, table.shape_values, table.shape_slopes)
+    arrays = tuple(a.to(u) for a in stored)
     return TableLookup.apply(u, table.shape.to(u), *arrays, table.roots, table.step)[0]
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances between two sets of points, with gradient 0 (not NaN) between coincident points."""
+    """Euclidean distances between two sets of points, with gradient 0 (not NaN) between coincident
+    points.
+    """
     square = (a[..., :, None, :] - b[..., None, :, :]).square().sum(-1)
     apart = square > 0
     return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0)
 
 
 def dense(composition: Composition) -> Float[Tensor, "n n"]:
-    """Covariance matrix of a composition, without noise: the reference of both engines, for small sizes.
+    """Covariance matrix of a composition, without noise: the reference of both engines, for small
+    sizes.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
@@ -265,7 +281,9 @@ def ascending(nu: float, u: np.ndarray) -> np.ndarray:
 
 
 def bessel_matern_slope(nu: float, u: np.ndarray) -> np.ndarray:
-    r"""Derivative in :math:`\log u`: :math:`-2^{1-\nu} / \Gamma(\nu)\, u^{\nu + 1} K_{\nu - 1}(u)`."""
+    r"""Derivative in :math:`\log u`: :math:`-2^{1-\nu} / \Gamma(\nu)\, u^{\nu + 1} K_{\nu -
+    1}(u)`.
+    """
     scale = (1 - nu) * math.log(2.0) - gammaln(nu)
     safe = np.where(u > 0, u, 1.0)
     bessel = kve(abs(nu - 1), safe)
@@ -304,14 +322,16 @@ def matern_arrays(nu: float) -> tuple[int, float, Tensor, Tensor, Tensor, Tensor
         differentiate(lambda shape: bessel_matern(shape, u), nu),
         differentiate(lambda shape: bessel_matern_slope(shape, u), nu) * chain,
     )
-    tensors = tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
-    return roots, float(s[1]), *tensors
+    a, b, c, d = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
+    return roots, float(s[1]), a, b, c, d
 
 
 def matern_table(nu: Float[Tensor, ""]) -> RadialTable:
-    r"""Table of a Matern correlation of any order, :math:`\rho(u) = 2^{1-\nu} / \Gamma(\nu)\, u^\nu K_\nu(u)`.
+    r"""Table of a Matern correlation of any order, :math:`\rho(u) = 2^{1-\nu} / \Gamma(\nu)\,
+    u^\nu K_\nu(u)`.
 
-    The factor :math:`\sqrt{2\nu}` of the usual parametrisation belongs to the coordinates. The error is under :math:`10^{-9}`
+    The factor :math:`\sqrt{2\nu}` of the usual parametrisation belongs to the coordinates. The
+    error is under :math:`10^{-9}`
     for :math:`\nu \geq 0.3`. The arrays are kept for the last orders asked for.
 
     Arguments:
@@ -330,7 +350,10 @@ def matern_table(nu: Float[Tensor, ""]) -> RadialTable:
     """
     value = float(nu.detach())
     if not 0.05 < value <= 50:
-        msg = f"matern_table(nu=...): expected 0.05 < nu <= 50, got {value}. Use the Gaussian kernel for very smooth fields."
+        msg = (
+            f"matern_table(nu=...): expected 0.05 < nu <= 50, got {value}. Use the Gaussian "
+            "kernel for very smooth fields."
+        )
         raise ValueError(msg)
     return RadialTable(nu, *matern_arrays(value))
 
@@ -341,7 +364,8 @@ def radial_table(
     end: float,
     knots: int = KNOTS,
 ) -> RadialTable:
-    r"""Table of a radial function with compact support :math:`[0, e]` and no shape parameter, in :math:`s = u^{1/2}`.
+    r"""Table of a radial function with compact support :math:`[0, e]` and no shape parameter, in
+    :math:`s = u^{1/2}`.
 
     Arguments:
         function: The function :math:`\rho`, with :math:`\rho(0) = 1`.
@@ -365,7 +389,10 @@ def radial_table(
     u = (s * s).clamp(max=end)
     values, slopes = function(u), derivative(u) * 2 * s
     if not math.isclose(float(values[0]), 1.0, rel_tol=1e-12):
-        msg = f"radial_table(function=...): expected 1 at distance 0, got {float(values[0])}. Divide by the value at 0."
+        msg = (
+            f"radial_table(function=...): expected 1 at distance 0, got {float(values[0])}. "
+            "Divide by the value at 0."
+        )
         raise ValueError(msg)
     zeros = torch.zeros_like(s)
     return RadialTable(zeros[0], 1, float(s[1]), values, slopes, zeros, zeros)

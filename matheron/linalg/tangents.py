@@ -4,25 +4,26 @@ from __future__ import annotations
 
 __all__ = ["tangents"]
 
+import contextlib
 import torch
 import torch.autograd.forward_ad as forward
 import torch.nn as nn
 
 from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor
-from torch.func import functional_call
 
 
-class _Call(nn.Module):
-    r"""A function seen as a module, so that its parameters can be replaced."""
-
-    def __init__(self, modules: Sequence[nn.Module], function: Callable[[], list[Tensor]]) -> None:
-        super().__init__()
-        self.owners = nn.ModuleList(modules)
-        self.function = function
-
-    def forward(self) -> list[Tensor]:
-        return self.function()
+@contextlib.contextmanager
+def _replaced(holders: Sequence[tuple[nn.Module, str]], value: Tensor) -> Iterator[None]:
+    r"""Puts a tensor in the place of a parameter, wherever the parameter is held."""
+    kept = [module._parameters[name] for module, name in holders]
+    try:
+        for module, name in holders:
+            module._parameters[name] = value  # type: ignore[assignment]
+        yield
+    finally:
+        for (module, name), parameter in zip(holders, kept, strict=True):
+            module._parameters[name] = parameter
 
 
 def tangents(
@@ -46,13 +47,13 @@ def tangents(
         >>> [t[0].item() for t in tangents([layer], [layer.weight], lambda: [layer.weight**2])]
         [6.0]
     """
-    call = _Call(modules, function)
-    names = {id(p): name for name, p in call.named_parameters(remove_duplicate=True)}
+    every = {id(m): m for owner in modules for m in owner.modules()}.values()
     for parameter in parameters:
-        flat = torch.eye(parameter.numel(), dtype=parameter.dtype)
-        for direction in flat:
+        holders = [(m, n) for m in every for n, p in m._parameters.items() if p is parameter]
+        for direction in torch.eye(parameter.numel(), dtype=parameter.dtype):
             with forward.dual_level():
                 dual = forward.make_dual(parameter.detach(), direction.reshape(parameter.shape))
-                outputs = functional_call(call, {names[id(parameter)]: dual}, ())
-                parts = [forward.unpack_dual(t).tangent for t in outputs]
-                yield [None if t is None else t.detach().clone() for t in parts]
+                with _replaced(holders, dual):
+                    parts = [forward.unpack_dual(t).tangent for t in function()]
+                found = [None if t is None else t.detach().clone() for t in parts]
+            yield found

@@ -179,4 +179,5 @@ class Noise(nn.Module):
     @property
     def variance(self) -> Float[Tensor, " m"]:
         r"""The variance of each datum."""
-        return (self.std * self.log_scale.exp()).square().expand(self.size)
+        std = self.std.to(torch.float64) * self.log_scale.to(torch.float64).exp()
+        return std.square().expand(self.size)

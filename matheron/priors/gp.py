@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..domain import Grid, Points
 from ..kernels import Kernel
+from ..kernels.spacetime import Gneiting
 from ..kernels.stationary import Stationary
 from .base import KernelPrior
 from .trend import Trend
@@ -87,7 +88,7 @@ class GaussianProcess(KernelPrior):
 
     def drift(self) -> Float[Tensor, " n"]:
         s = self.domain.points
-        return self.mean(s) + self.design(s) @ self.coefficients
+        return self.mean(s) + self.design(s) @ self.coefficients.to(torch.float64)
 
 
 def _check_axes(kernel: Kernel, domain: Grid | Points) -> None:
@@ -102,6 +103,15 @@ def _check_axes(kernel: Kernel, domain: Grid | Points) -> None:
         )
         raise ValueError(msg) from error
     for part in kernel.modules():
+        axes = part.axes if isinstance(part, Stationary) else None
+        axes = "time" if isinstance(part, Gneiting) else axes
+        if axes is not None and (domain.dims[0] != "time" or (axes == "space" and d == 1)):
+            msg = (
+                f"GaussianProcess(domain=...): expected an axis 'time' and axes of space, for "
+                f"{type(part).__name__} over {axes!r}, got {domain.dims}. Name the axis of time "
+                "'time', or drop axes=... from the kernel."
+            )
+            raise ValueError(msg)
         scalar = isinstance(part, Stationary) and part.axes is None
         if scalar and "time" in domain.dims and d > 1 and part.log_lengthscale.ndim == 0:
             msg = (

@@ -2,9 +2,10 @@ r"""What a solver is: prior and observation in, conditional law out."""
 
 from __future__ import annotations
 
-__all__ = ["Likelihood", "LikelihoodSolver", "Score", "Solver", "check_linear"]
+__all__ = ["Likelihood", "LikelihoodSolver", "Score", "Solver", "check_linear", "check_trend"]
 
 import abc
+import torch
 import torch.nn as nn
 
 from collections.abc import Sequence
@@ -61,6 +62,18 @@ def check_linear(solver: Solver, observation: Observation) -> LinearObservation:
         )
         raise TypeError(msg)
     return observation
+
+
+@torch.no_grad()
+def check_trend(where: str, A: Float[Tensor, "p p"]) -> None:
+    r"""Says so if the normal matrix :math:`F^\top S^{-1} F` of a trend is singular."""
+    scale = A.diagonal().sqrt().clamp(min=1e-300)
+    if len(A) and torch.linalg.matrix_rank(A / (scale[:, None] * scale)) < len(A):
+        msg = (
+            f"{where}(prior=...): expected a trend that the data can tell, got {len(A)} columns "
+            "of lower rank. Drop terms from the trend."
+        )
+        raise ValueError(msg)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ..linalg.vecchia import maxmin_order
 from ..observations import LinearObservation, Observation
 from ..posterior import GaussianConditional
 from ..priors.base import KernelPrior
-from .base import Likelihood, LikelihoodSolver, check_linear
+from .base import Likelihood, LikelihoodSolver, check_linear, check_trend
 
 
 class _LowRank(GaussianConditional):
@@ -47,6 +47,7 @@ class _LowRank(GaussianConditional):
         self.F, self.offset = prior.design(s), prior.mean(s)
         self.SF = self._solve(self.F)
         self.A = self.F.mT @ self.SF
+        check_trend("InducingPoints", self.A)
 
     def _features(self, s: Points) -> Float[Tensor, "k u"]:
         r"""Returns :math:`K_{su} L_u^{-\top}`, whose square is the low-rank covariance."""

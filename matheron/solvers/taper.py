@@ -10,7 +10,7 @@ import scipy.sparse as sparse
 import torch
 
 from jaxtyping import Float
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 from scipy.spatial import cKDTree
 from torch import Generator, Tensor
 
@@ -18,7 +18,7 @@ from ..linalg.dense import square_root
 from ..observations import LinearObservation, Observation
 from ..posterior import GaussianConditional
 from ..priors.base import KernelPrior
-from .base import Solver, check_linear
+from .base import Solver, check_linear, check_trend
 
 
 def _taper(u: np.ndarray) -> np.ndarray:
@@ -39,15 +39,17 @@ class _Taper(GaussianConditional):
         S = self._sparse(self.data, self.data, 0, 0) + sparse.diags(
             observation.noise_variance.numpy()
         )
-        self.factor = splu(S.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0)
-        self._check_definite()
+        self.factor = self._factorise(S.tocsc())
         self.cross = self._sparse(self.targets, self.data, self.m, 0)
         self.F, self.offset = prior.design(observation.points), prior.mean(observation.points)
         self.columns = torch.cat([self.F, observation.bias_design], dim=-1)
         self.solved = self._solve(self.columns)
         precision = torch.cat([torch.zeros(self.F.shape[1]), 1 / observation.bias_variance])
         self.A = self.columns.mT @ self.solved + torch.diag(precision.double())
+        p = self.F.shape[1]
+        check_trend("Taper", self.A[:p, :p])
 
+    @torch.no_grad()
     def _sparse(self, a: np.ndarray, b: np.ndarray, start: int, other: int) -> sparse.csr_array:
         lists = cKDTree(b).query_ball_point(a, self.radius)
         counts = np.array([len(row) for row in lists])
@@ -61,15 +63,20 @@ class _Taper(GaussianConditional):
     def _covariance(self, i: np.ndarray, j: np.ndarray) -> Float[Tensor, " k"]:
         return self.prior.kernel(self.x[i][:, None], self.x[j][:, None])[:, 0, 0]
 
-    def _check_definite(self) -> None:
+    def _factorise(self, S: sparse.csc_array) -> SuperLU:
+        msg = (
+            f"Taper(radius={self.radius}): expected a positive definite covariance, got a "
+            "pivot that is not positive. Give the data some noise_std, or merge coincident data."
+        )
+        try:
+            factor = splu(S, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0)
+        except RuntimeError as error:  # exactly singular
+            raise ValueError(msg) from error
         # no row was exchanged for another pivot, and every pivot is positive
-        aligned = np.array_equal(self.factor.perm_r, self.factor.perm_c)
-        if not aligned or (self.factor.U.diagonal() <= 0).any():
-            msg = (
-                f"Taper(radius={self.radius}): expected a positive definite covariance, got a "
-                "pivot that is not positive. Give the data some noise_std, or merge coincident data."
-            )
+        aligned = np.array_equal(factor.perm_r, factor.perm_c)
+        if not aligned or (factor.U.diagonal() <= 0).any():
             raise ValueError(msg)
+        return factor
 
     def _solve(self, columns: Float[Tensor, "m c"]) -> Float[Tensor, "m c"]:
         if columns.shape[1] == 0:

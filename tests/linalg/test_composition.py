@@ -1,4 +1,6 @@
-"""Radial functions: closed forms against definitions, tables against Bessel functions, gradients in distance and shape."""
+"""Radial functions: closed forms against definitions, tables against Bessel functions, gradients
+in distance and shape.
+"""
 
 from __future__ import annotations
 

@@ -477,13 +477,14 @@ def test_simulated_variance_is_within_its_error() -> None:
 
 
 def test_many_targets_take_the_simulated_variance() -> None:
-    targets = 8100
+    targets = 16100
     x = torch.arange(targets, dtype=torch.float64)[:, None] / 20
     signal = (Term(scalar(1.0), (Factor(x, "exponential"),)),)
     chain = torch.arange(-1, targets - 1, dtype=torch.int32)[:, None]
     weights, std = predict_weights(signal, torch.zeros(targets, dtype=torch.float64), chain, 0)
     found = marginal_variance(weights, std, chain, 0, 400, 0)
-    # A stationary chain: every variance is 1, estimated with a relative error of sqrt(2 / 400) at most.
+    # A stationary chain: every variance is 1, estimated with a relative error of sqrt(2 / 400) at
+    # most.
     assert (found - 1).abs().max() <= 6 * math.sqrt(2 / 400)
     assert (found - 1).abs().mean() <= math.sqrt(2 / 400)
 

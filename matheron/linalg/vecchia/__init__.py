@@ -1,4 +1,6 @@
-"""Vecchia approximation: ordering, neighbours, likelihood, Fisher information, prediction, simulation."""
+"""Vecchia approximation: ordering, neighbours, likelihood, Fisher information, prediction,
+simulation.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Compiled work on one block of points that all passes share."""
 
-# ruff: noqa: ANN001, ANN002, ANN201, ANN202  (compiled functions are typed by numba)
+# ruff: noqa: ANN001, ANN201
+# mypy: allow-untyped-defs
+# Compiled functions are typed by numba.
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ def scratch_size(
     """Numbers of scratch memory that any pass needs."""
     pairs = rows * (rows + 1) // 2
     triangles = pairs * (2 + 3 * factors)
-    vectors = rows * (2 * dims + 8 + extra + tangent_dims + parameters)
+    vectors = rows * (2 * dims + 8 + 2 * extra + tangent_dims + parameters)
     sums = (1 + parameters) * (1 + extra * extra + parameters) + 2 * factors + extra + 8
     return WIDTH * (triangles + vectors + sums)
 
@@ -59,7 +61,9 @@ def prepare(
     want_shape,
     space,
 ):
-    """Gather a block, evaluate its covariance and factorise it. Returns whether some row is absent."""
+    """Gather a block, evaluate its covariance and factorise it. Returns whether some row is
+    absent.
+    """
     factors, steps, terms, variances, table = model
     x, d, present, pivots, inverse, square, values, slopes, shapes, matrix = space
     rows = neighbors.shape[1] + 1
@@ -93,8 +97,8 @@ def spaces(scratch, rows, dims, count, extra, want, want_shape):
 
 
 @compiled
-def lost(block, start, rows, first, own, inverse, work, neighbors):
-    """Point of the block with a vanished pivot at a neighbour under ``first`` or, where ``own``, at itself; -1 if none."""
+def lost(block, start, rows, first, inverse, work, neighbors):
+    """Point of the block with a vanished pivot at a point before ``first``, or -1."""
     smallest = load(inverse, 0)
     for p in range(1, rows):
         smallest = splat(0.0) - maximum(splat(0.0) - smallest, splat(0.0) - load(inverse, p))
@@ -104,19 +108,15 @@ def lost(block, start, rows, first, own, inverse, work, neighbors):
             continue
         i = block * WIDTH + lane
         for p in range(rows):
-            if inverse[p * WIDTH + lane] > 0.0:
-                continue
-            if p == rows - 1:
-                if own:
-                    return i
-            elif neighbors[i, p] < first:
+            j = start + i if p == rows - 1 else neighbors[i, p]
+            if not inverse[p * WIDTH + lane] > 0.0 and j < first:
                 return start + i
     return -1
 
 
 @compiled
-def scatter(block, stop, neighbors, values, width, buffer, offset):
-    """Add ``values[k, p]`` of a block to ``buffer[j, offset + k]``."""
+def scatter(block, stop, neighbors, values, buffer):
+    """Add ``values[k, p]`` of a block to ``buffer[j, k]``."""
     size = neighbors.shape[1]
     rows = size + 1
     for lane in range(WIDTH):
@@ -126,8 +126,8 @@ def scatter(block, stop, neighbors, values, width, buffer, offset):
         for p in range(rows):
             j = neighbors[i, p] if p < size else i
             if j >= 0:
-                for k in range(width):
-                    buffer[j, offset + k] += values[(k * rows + p) * WIDTH + lane]
+                for k in range(buffer.shape[1]):
+                    buffer[j, k] += values[(k * rows + p) * WIDTH + lane]
 
 
 @compiled

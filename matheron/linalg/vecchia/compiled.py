@@ -13,17 +13,15 @@ __all__ = ["compiled", "instruction"]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function with numba: without the interpreter's lock, cached on disk, with fused multiply-add but IEEE infinities.
+    """Compile a function with numba: without the interpreter's lock, cached on disk, with fused
+    multiply-add but IEEE infinities.
 
-    Decorators that an import hook puts around the function (type checkers of the tests) are taken off.
+    Decorators that an import hook puts around the function (type checkers of the tests) are taken
+    off.
     """
-    options = {
-        "nogil": True,
-        "cache": True,
-        "error_model": "numpy",
-        "fastmath": {"contract", "nsz", "arcp"},
-    }
-    return njit(**options)(inspect.unwrap(function))
+    plain = inspect.unwrap(function)
+    fast = {"contract", "nsz", "arcp"}
+    return njit(nogil=True, cache=True, error_model="numpy", fastmath=fast)(plain)
 
 
 def instruction(function: Callable[..., Any]) -> Callable[..., Any]:

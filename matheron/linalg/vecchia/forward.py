@@ -1,6 +1,8 @@
 """Compiled pass over runs of blocks: value, gradient and Fisher information, forward."""
 
-# ruff: noqa: ANN001, ANN002, ANN201, ANN202  (compiled functions are typed by numba)
+# ruff: noqa: ANN001, ANN201, ANN202
+# mypy: allow-untyped-defs
+# Compiled functions are typed by numba.
 
 from __future__ import annotations
 
@@ -129,6 +131,7 @@ def record(rows, extra, parameters, j, matrix, g, here, sums):
 def fisher_chunk(
     first,
     last,
+    start,
     coords,
     noise,
     columns,
@@ -146,9 +149,9 @@ def fisher_chunk(
     """Value, gradient and Fisher information over the blocks ``first`` to ``last``.
 
     ``common[j]`` is (whether parameter ``j`` only scales the whole signal, its relative rate,
-    whether it changes the noise). ``packed`` holds the tangents of the coordinates, ``noises[:, j]``
-    those of the noise. ``sums`` receives logdet, gram, then for each parameter dlogdet, dgram and
-    one row of the information.
+    whether it changes the noise). ``packed`` holds the tangents of the coordinates,
+    ``noises[:, j]`` those of the noise. ``sums`` receives logdet, gram, then for each parameter
+    dlogdet, dgram and one row of the information.
     """
     factors, _, terms, variances, _ = model
     stop, size = neighbors.shape
@@ -173,7 +176,7 @@ def fisher_chunk(
     for block in range(first, last):
         ragged = prepare(
             block,
-            0,
+            start,
             stop,
             coords,
             noise,
@@ -186,12 +189,12 @@ def fisher_chunk(
             space,
         )
         if bad < 0:
-            bad = lost(block, 0, rows, stop, True, inverse, work, neighbors)
+            bad = lost(block, start, rows, stop, inverse, work, neighbors)
         logdet += log_pivot(pivots, rows - 1)
         gram(rows, extra, matrix, acc)
-        collect(block, 0, stop, neighbors, packed, dx)
+        collect(block, start, stop, neighbors, packed, dx)
         if want_noise:
-            collect(block, 0, stop, neighbors, noises, dn)
+            collect(block, start, stop, neighbors, noises, dn)
         unit(rows, present, a, b)
         back_solve(rows, matrix, inverse, a, b)
         for j in range(parameters):
@@ -199,6 +202,9 @@ def fisher_chunk(
             if common[j, 0] != 0.0:
                 scaled_signal(rows, common[j, 1], d, a, pivots, v)
             else:
+                diagonal = 0.0
+                for t in range(len(variances)):
+                    diagonal += tangents[0][j, t]
                 tangent(
                     rows,
                     x,
@@ -213,7 +219,7 @@ def fisher_chunk(
                     want_shape,
                     work,
                 )
-                times(rows, tangents[0][j].sum(), a, v)
+                times(rows, diagonal, a, v)
                 multiply(rows, work, a, v)
             if common[j, 2] != 0.0:
                 add_product(rows, dn, j * rows, a, v)

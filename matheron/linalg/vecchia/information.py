@@ -37,7 +37,8 @@ class Tangent:
     r"""Derivative of a composition and of its noise along one parameter.
 
     Arguments:
-        coords: The derivatives of the coordinates :math:`(n, d)` of the factors that move, by (term, factor).
+        coords: The derivatives of the coordinates :math:`(n, d)` of the factors that move, by
+            (term, factor).
         variances: The derivatives of the variances of the terms, with shape :math:`(T)`.
         shapes: The derivatives of the shapes of the tables that change, by (term, factor).
         noise: The derivative of the noise variances, with shape :math:`(n)`, or None.
@@ -55,7 +56,9 @@ def flat_tangents(
     bounds: tuple[tuple[int, int], ...],
     size: int,
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """Flat arrays of the tangents: by variance, shape and coordinates; common flags; packed coordinates; noises."""
+    """Flat arrays of the tangents: by variance, shape and coordinates; common flags; packed
+    coordinates; noises.
+    """
     keys = [(t, k) for t, term in enumerate(composition) for k in range(len(term.factors))]
     by_variance = np.zeros((len(tangents), len(composition)))
     by_shape = np.zeros((len(tangents), len(keys)))
@@ -90,7 +93,9 @@ def common_flags(
     by_shape: np.ndarray,
     by_coords: np.ndarray,
 ) -> np.ndarray:
-    """For each parameter: whether it scales the whole signal and does nothing else to it, its rate, whether it moves the noise."""
+    """For each parameter: whether it scales the whole signal and does nothing else to it, its
+    rate, whether it moves the noise.
+    """
     variances = np.array([float(term.variance.detach()) for term in composition])
     rates = by_variance / variances
     scales = (
@@ -116,11 +121,14 @@ def fisher(
     Float[Tensor, "p c c"],
     Float[Tensor, "p p"],
 ]:
-    r"""Log-determinant and Gram matrix, their derivatives along some parameters, and the Fisher information, in one pass.
+    r"""Log-determinant and Gram matrix, their derivatives along some parameters, and the Fisher
+    information, in one pass.
 
-    .. math:: I_{jk} = \tfrac12 \operatorname{tr}(\Sigma^{-1} \partial_j \Sigma\, \Sigma^{-1} \partial_k \Sigma)
+    .. math:: I_{jk} = \tfrac12 \operatorname{tr}(\Sigma^{-1} \partial_j \Sigma\, \Sigma^{-1}
+    \partial_k \Sigma)
 
-    A parameter that only scales the signal or changes the noise costs two triangular products and no covariance.
+    A parameter that only scales the signal or changes the noise costs two triangular products and
+    no covariance.
 
     Arguments:
         composition: The covariance of the signal.
@@ -130,7 +138,8 @@ def fisher(
         tangents: The derivatives of the composition along each of the :math:`p` parameters.
 
     Returns:
-        The log-determinant, the Gram matrix, their derivatives, with shapes :math:`(p)` and :math:`(p, c, c)`, and the information,
+        The log-determinant, the Gram matrix, their derivatives, with shapes :math:`(p)` and
+        :math:`(p, c, c)`, and the information,
         with shape :math:`(p, p)`.
 
     Raises:
@@ -164,6 +173,7 @@ def fisher(
     def one(k: int) -> int:
         return fisher_chunk(
             *runs[k],
+            0,
             packed.coords,
             given[0].reshape(-1, 1),
             given[1],

@@ -3,7 +3,9 @@
 Each run has its own scratch memory and its own sums: any number of threads gives the same bits.
 """
 
-# ruff: noqa: ANN001, ANN002, ANN201, ANN202  (compiled functions are typed by numba)
+# ruff: noqa: ANN001, ANN201, ANN202
+# mypy: allow-untyped-defs
+# Compiled functions are typed by numba.
 
 from __future__ import annotations
 
@@ -47,11 +49,12 @@ def pull(rows, extra, weights, matrix, mw, b):
 
 
 @compiled
-def column_adjoint(rows, mw, k, a, out):
-    """Adjoint of one column, ``2 (M w_r)_k a``."""
-    s = load(mw, k) + load(mw, k)
-    for p in range(rows):
-        store(out, p, s * load(a, p))
+def column_adjoints(rows, extra, mw, a, out):
+    """Adjoints of the columns, ``2 a (M w_r)'``, after one row of ``out``."""
+    for k in range(extra):
+        s = load(mw, k) + load(mw, k)
+        for p in range(rows):
+            store(out, (1 + k) * rows + p, s * load(a, p))
 
 
 @compiled
@@ -65,6 +68,7 @@ def diagonal(rows, matrix, out):
 def reverse_chunk(
     first,
     last,
+    start,
     coords,
     noise,
     columns,
@@ -98,7 +102,8 @@ def reverse_chunk(
     x, _, present, pivots, inverse, _, values, slopes, shapes, matrix = space
     a, used = carve(scratch, used, rows)
     b, used = carve(scratch, used, rows)
-    work, used = carve(scratch, used, max(1, dims) * rows)
+    work, used = carve(scratch, used, (1 + extra + dims) * rows)
+    moves = work[(1 + extra) * rows * WIDTH :]
     mw, used = carve(scratch, used, extra)
     acc, used = carve(scratch, used, len(sums))
     acc[:] = 0.0
@@ -107,7 +112,7 @@ def reverse_chunk(
     for block in range(first, last):
         prepare(
             block,
-            0,
+            start,
             stop,
             coords,
             noise,
@@ -120,7 +125,7 @@ def reverse_chunk(
             space,
         )
         if bad < 0:
-            bad = lost(block, 0, rows, stop, True, inverse, work, neighbors)
+            bad = lost(block, start, rows, stop, inverse, work, neighbors)
         logdet += log_pivot(pivots, rows - 1)
         gram(rows, extra, matrix, acc)
         if not gradient:
@@ -128,12 +133,9 @@ def reverse_chunk(
         unit(rows, present, a, b)
         quadratic = pull(rows, extra, weights, matrix, mw, b)
         back_solve(rows, matrix, inverse, a, b)
-        for k in range(extra):
-            column_adjoint(rows, mw, k, a, work)
-            scatter(block, stop, neighbors, work, 1, buffer, 1 + k)
+        column_adjoints(rows, extra, mw, a, work)
         adjoint(rows, a, b, splat(g0) - quadratic, matrix)
         diagonal(rows, matrix, work)
-        scatter(block, stop, neighbors, work, 1, buffer, 0)
         for t in range(len(variances)):
             s = pair_sum(pairs, terms[t], terms[t + 1], matrix, values)
             accumulate(acc, here + t, s)
@@ -143,9 +145,8 @@ def reverse_chunk(
                 accumulate(acc, here + len(variances) + f, s)
             if want_coords:
                 slope = slopes[f * pairs * WIDTH : (f + 1) * pairs * WIDTH]
-                forces(rows, x, factors[f, 1], factors[f, 2], matrix, slope, work)
-        if want_coords:
-            scatter(block, stop, neighbors, work, dims, buffer, 1 + extra)
+                forces(rows, x, factors[f, 1], factors[f, 2], matrix, slope, moves)
+        scatter(block, stop, neighbors, work, buffer)
     reduce(acc, sums)
     sums[0] = logdet
     return bad
@@ -153,16 +154,30 @@ def reverse_chunk(
 
 @compiled
 def predict_chunk(
-    first, last, start, coords, noise, columns, neighbors, model, tolerance, scratch, weights, std
+    first,
+    last,
+    start,
+    coords,
+    noise,
+    columns,
+    neighbors,
+    model,
+    tolerance,
+    want,
+    scratch,
+    weights,
+    std,
 ):
-    """Weights and standard deviations of the targets of the blocks ``first`` to ``last``, given their neighbours."""
+    """Weights and standard deviations of the targets of the blocks ``first`` to ``last``, given
+    their neighbours.
+    """
     stop = coords.shape[0]
     size = neighbors.shape[1]
     rows = size + 1
     r = rows - 1
     base = r * (r + 1) // 2
-    space, used = spaces(scratch, rows, coords.shape[1], len(model[0]), 0, False, False)
-    x, _, _, pivots, inverse, work, _, _, _, matrix = space
+    space, used = spaces(scratch, rows, coords.shape[1], len(model[0]), columns.shape[1], *want)
+    _, _, _, pivots, inverse, work, _, _, _, matrix = space
     a, used = carve(scratch, used, rows)
     b, used = carve(scratch, used, rows)
     bad = -1
@@ -177,12 +192,11 @@ def predict_chunk(
             neighbors,
             model,
             tolerance,
-            False,
-            False,
+            *want,
             space,
         )
         if bad < 0:
-            bad = lost(block, start, rows, start, False, inverse, work, neighbors)
+            bad = lost(block, start, rows, start, inverse, work, neighbors)
         for p in range(r):
             store(a, p, load(matrix, base + p))
             store(b, p, splat(0.0))

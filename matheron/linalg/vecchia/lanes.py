@@ -1,10 +1,14 @@
 """A vector of eight float64 lanes for numba: one point of the Vecchia approximation per lane.
 
-LLVM turns the eight lanes into one AVX-512 register, two AVX registers or four NEON registers. Numba alone would have to
-discover this by itself, and often does not. Arrays of lanes are plain float64 arrays of ``8 * size`` numbers, indexed in vectors.
+LLVM turns the eight lanes into one AVX-512 register, two AVX registers or four NEON registers.
+Numba alone would have to
+discover this by itself, and often does not. Arrays of lanes are plain float64 arrays of ``8 *
+size`` numbers, indexed in vectors.
 """
 
-# ruff: noqa: ANN001, ANN002, ANN201, ANN202  (compiled functions are typed by numba)
+# ruff: noqa: ANN001, ANN002, ANN201, ANN202
+# mypy: allow-untyped-defs
+# Compiled functions are typed by numba.
 
 from __future__ import annotations
 

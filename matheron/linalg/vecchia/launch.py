@@ -46,7 +46,8 @@ def raise_if_singular(rows: Sequence[int], where: str) -> None:
     lost = [row for row in rows if row >= 0]
     if lost:
         msg = (
-            f"{where}(noise=...): expected positive definite covariances, got one that is not positive definite at datum {min(lost)}. "
+            f"{where}(noise=...): expected positive definite covariances, got one that is not "
+            f"positive definite at datum {min(lost)}. "
             "Set noise_std > 0, or merge coincident data."
         )
         raise ValueError(msg)
@@ -57,11 +58,17 @@ def check_lengths(packed: Packed, where: str, **given: np.ndarray) -> None:
     size = len(packed.coords)
     for name, values in given.items():
         if len(values) != size:
-            msg = f"{where}({name}=...): expected {size} rows, got {len(values)}. Give one per point, in the order of the coordinates."
+            msg = (
+                f"{where}({name}=...): expected {size} rows, got {len(values)}. Give one per "
+                "point, in the order of the coordinates."
+            )
             raise ValueError(msg)
         if not np.isfinite(values).all():
             row = int(np.argmax(~np.isfinite(values.reshape(size, -1)).all(1)))
-            msg = f"{where}({name}=...): expected finite numbers, got {values[row]} at point {row}. Drop this point."
+            msg = (
+                f"{where}({name}=...): expected finite numbers, got {values[row]} at point "
+                f"{row}. Drop this point."
+            )
             raise ValueError(msg)
 
 

@@ -92,6 +92,7 @@ def reverse(
     def one(k: int) -> int:
         return reverse_chunk(
             *runs[k],
+            0,
             packed.coords,
             noise.reshape(-1, 1),
             columns,
@@ -124,14 +125,18 @@ def reverse(
 
 
 def leaves(composition: Composition) -> list[Tensor]:
-    """The tensors a composition is differentiated in: variances, shapes of the tables, coordinates."""
+    """The tensors a composition is differentiated in: variances, shapes of the tables,
+    coordinates.
+    """
     factors = factors_of(composition)
     shapes = [f.table.shape for f in factors if f.table is not None]
     return [term.variance for term in composition] + shapes + [f.coords for f in factors]
 
 
 def wanted(composition: Composition, needs: Sequence[bool]) -> tuple[bool, bool, bool]:
-    """Whether any gradient, that of a shape, that of some coordinates is needed, given the flags of noise, columns and leaves."""
+    """Whether any gradient, that of a shape, that of some coordinates is needed, given the flags
+    of noise, columns and leaves.
+    """
     terms, factors = len(composition), factors_of(composition)
     tables = sum(f.table is not None for f in factors)
     ours = needs[2:]
@@ -185,12 +190,12 @@ class Whiten(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g0: Tensor, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        composition, packed, inputs = ctx.kept
+        composition, packed, (noise, columns, table) = ctx.kept
         needs = ctx.needs_input_grad[2:]
         weights = array(0.5 * (upstream + upstream.T))
-        result = reverse(
-            packed, *inputs, float(g0), weights, wanted(composition, needs), "Vecchia.whiten"
-        )
+        want = wanted(composition, needs)
+        given = (packed, noise, columns, table, float(g0), weights)
+        result = reverse(*given, want, "Vecchia.whiten")
         found = gradients(composition, packed, result)
         matched = [match(g, t, n) for g, t, n in zip(found, ctx.saved_tensors, needs, strict=True)]
         return None, None, *matched
@@ -242,7 +247,8 @@ def whiten(
     columns: Float[Tensor, "n c"],
     neighbors: Int[Tensor, "n m"],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "c c"]]:
-    r"""Log-determinant and Gram matrix of some columns under the Vecchia approximation of a covariance.
+    r"""Log-determinant and Gram matrix of some columns under the Vecchia approximation of a
+    covariance.
 
     .. math:: \log |\Sigma|, \quad Y^\top \Sigma^{-1} Y, \qquad \Sigma^{-1} = \sum_i a_i a_i^\top
 
@@ -265,7 +271,7 @@ def whiten(
         >>> x = torch.arange(3, dtype=torch.float64).reshape(3, 1)
         >>> signal = (Term(torch.tensor(1.0, dtype=torch.float64), (Factor(x, "exponential"),)),)
         >>> chain = torch.tensor([[-1], [0], [1]], dtype=torch.int32)
-        >>> logdet, gram = whiten(signal, torch.zeros(3, dtype=torch.float64), torch.ones_like(x), chain)
+        >>> logdet, gram = whiten(signal, 0 * x[:, 0], torch.ones_like(x), chain)
         >>> round(logdet.item(), 4), round(gram.item(), 4)
         (-0.2908, 1.9242)
     """
@@ -278,7 +284,8 @@ def gaussian_nll(
     y: Float[Tensor, " n"],
     neighbors: Int[Tensor, "n m"],
 ) -> Float[Tensor, ""]:
-    r"""Negative log-likelihood of data under the Vecchia approximation, value and gradients in one pass.
+    r"""Negative log-likelihood of data under the Vecchia approximation, value and gradients in one
+    pass.
 
     .. math:: \tfrac12 \left(\log |\Sigma| + y^\top \Sigma^{-1} y + n \log 2\pi\right)
 
@@ -301,7 +308,7 @@ def gaussian_nll(
         >>> x = torch.arange(3, dtype=torch.float64).reshape(3, 1)
         >>> signal = (Term(torch.tensor(1.0, dtype=torch.float64), (Factor(x, "exponential"),)),)
         >>> chain = torch.tensor([[-1], [0], [1]], dtype=torch.int32)
-        >>> cost = gaussian_nll(signal, torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64), chain)
+        >>> cost = gaussian_nll(signal, 0 * x[:, 0], torch.ones_like(x[:, 0]), chain)
         >>> round(cost.item(), 4)
         3.5735
     """

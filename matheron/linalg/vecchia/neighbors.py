@@ -1,6 +1,10 @@
-"""Nearest earlier neighbours, exact, in any dimension, by a k-d tree that knows the earliest point of each node."""
+"""Nearest earlier neighbours, exact, in any dimension, by a k-d tree that knows the earliest point
+of each node.
+"""
 
-# ruff: noqa: ANN001, ANN202  (compiled functions are typed by numba)
+# ruff: noqa: ANN001, ANN202
+# mypy: allow-untyped-defs
+# Compiled functions are typed by numba.
 
 from __future__ import annotations
 
@@ -20,7 +24,9 @@ LEAF = 12
 
 @compiled
 def partition(points, index, low, high, middle, d):
-    """Reorder ``index[low:high]`` so that coordinate ``d`` is not larger before ``middle`` than after it."""
+    """Reorder ``index[low:high]`` so that coordinate ``d`` is not larger before ``middle`` than
+    after it.
+    """
     a = low
     b = high - 1
     while a < b:
@@ -45,8 +51,22 @@ def partition(points, index, low, high, middle, d):
 
 
 @compiled
+def ascending(index, low, high):
+    """Sort a few indices in place, by insertion."""
+    for k in range(low + 1, high):
+        j = index[k]
+        q = k
+        while q > low and index[q - 1] > j:
+            index[q] = index[q - 1]
+            q -= 1
+        index[q] = j
+
+
+@compiled
 def grow(points, depth):
-    """Balanced tree: order of the points by leaf, boxes and earliest point of the nodes ``1 .. 2^(depth + 1) - 1``."""
+    """Balanced tree: order of the points by leaf, boxes and earliest point of the nodes ``1 ..
+    2^(depth + 1) - 1``.
+    """
     n, dims = points.shape
     nodes = 2 ** (depth + 1)
     index = np.arange(n)
@@ -83,7 +103,7 @@ def grow(points, depth):
             bounds[2 * node + 1, 0] = middle
             bounds[2 * node + 1, 1] = high
         else:
-            index[low:high].sort()
+            ascending(index, low, high)
     return index, boxes, earliest, bounds
 
 
@@ -92,8 +112,9 @@ def box_distance(point, box):
     """Squared distance of a point to a box."""
     result = 0.0
     for d in range(len(point)):
-        gap = max(0.0, box[0, d] - point[d], point[d] - box[1, d])
-        result += gap * gap
+        gap = max(box[0, d] - point[d], point[d] - box[1, d])
+        if gap > 0.0:
+            result += gap * gap
     return result
 
 
@@ -113,7 +134,9 @@ def search(
     stack,
     reach,
 ):
-    """Nearest ``size`` points earlier than ``i``, by distance and then by index. Returns their number."""
+    """Nearest ``size`` points earlier than ``i``, by distance and then by index. Returns their
+    number.
+    """
     dims = len(point)
     count = 0
     stack[0] = 1
@@ -170,7 +193,9 @@ def search(
 
 @compiled
 def search_chunk(first, last, start, points, sorted_points, tree, depth, out):
-    """Neighbours of the points ``first`` to ``last`` of the tree, which follow one another in space."""
+    """Neighbours of the points ``first`` to ``last`` of the tree, which follow one another in
+    space.
+    """
     index, boxes, earliest, bounds = tree
     size = out.shape[1]
     distances = np.empty(size)
@@ -203,9 +228,11 @@ def search_chunk(first, last, start, points, sorted_points, tree, depth, out):
 def previous_neighbors(
     coords: Float[Tensor, "n d"], size: int, start: int = 0
 ) -> Int[Tensor, "t m"]:
-    r"""The ``size`` nearest of all earlier points, exact, for the points ``start`` to :math:`n - 1`.
+    r"""The ``size`` nearest of all earlier points, exact, for the points ``start`` to :math:`n -
+    1`.
 
-    Ties are broken by index, so that the table is unique. Earlier points that do not exist are -1, at the end of the row.
+    Ties are broken by index, so that the table is unique. Earlier points that do not exist are -1,
+    at the end of the row.
 
     Arguments:
         coords: The coordinates in order, with shape :math:`(n, d)`.
@@ -219,16 +246,23 @@ def previous_neighbors(
         ValueError: If a coordinate is not finite, or ``size`` is not positive.
 
     Example:
-        >>> previous_neighbors(torch.tensor([[0.0], [1.0], [0.4]], dtype=torch.float64), 2).tolist()
+        >>> x = torch.tensor([[0.0], [1.0], [0.4]], dtype=torch.float64)
+        >>> previous_neighbors(x, 2).tolist()
         [[-1, -1], [0, -1], [0, 1]]
     """
     points = np.ascontiguousarray(coords.detach().to("cpu", torch.float64).numpy())
     if size < 1:
-        msg = f"previous_neighbors(size=...): expected a positive number, got {size}. Ask for 30 to start with."
+        msg = (
+            f"previous_neighbors(size=...): expected a positive number, got {size}. Ask for 30 "
+            "to start with."
+        )
         raise ValueError(msg)
     if not np.isfinite(points).all():
         row = int(np.argmax(~np.isfinite(points).all(1)))
-        msg = f"previous_neighbors(coords=...): expected finite coordinates, got {points[row].tolist()} at point {row}. Drop this point."
+        msg = (
+            "previous_neighbors(coords=...): expected finite coordinates, got "
+            f"{points[row].tolist()} at point {row}. Drop this point."
+        )
         raise ValueError(msg)
     n = len(points)
     out = np.full((max(0, n - start), size), -1, dtype=np.int32)

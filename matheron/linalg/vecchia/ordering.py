@@ -1,6 +1,8 @@
 """Max-min ordering of points in any dimension, coarse to fine."""
 
-# ruff: noqa: ANN001, ANN202  (compiled functions are typed by numba)
+# ruff: noqa: ANN001, ANN202
+# mypy: allow-untyped-defs
+# Compiled functions are typed by numba.
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def morton(points, origin, extent):
 
 @compiled
 def shuffle(order, first, last, state):
-    """Shuffle a part of an order in place (Fisher-Yates, a linear congruence of 64 bits). Returns the new state."""
+    """Shuffle a part of an order in place (Fisher-Yates, a linear congruence of 64 bits). Returns
+    the new state.
+    """
     for k in range(last - 1, first, -1):
         state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
         other = first + np.int64((state >> np.uint64(33)) % np.uint64(k - first + 1))
@@ -79,7 +83,9 @@ def insert(j, cell, strides, mask, heads, following):
 
 @compiled
 def around(strides):
-    """Shifts to the cells around, the cell itself first; from four dimensions on they are too many, and it is alone."""
+    """Shifts to the cells around, the cell itself first; from four dimensions on they are too
+    many, and it is alone.
+    """
     dims = len(strides)
     shifts = np.zeros(3**dims if dims <= 3 else 1, np.int64)
     for code in range(len(shifts)):
@@ -91,8 +97,8 @@ def around(strides):
 
 
 @compiled
-def separated_levels(points, origin, extents, first, levels, seed):
-    """Order in which points enter nets of halving squared radius; ``points`` come along a curve."""
+def separated_levels(points, origin, extents, radius, first, levels, seed):
+    """Order in which points, given along a curve, enter nets of halving squared radius."""
     n, dims = points.shape
     order = np.empty(n, np.int64)
     waiting = np.arange(n)
@@ -103,18 +109,17 @@ def separated_levels(points, origin, extents, first, levels, seed):
     following = np.empty(n, np.int64)
     strides = np.empty(dims, np.int64)
     cell = np.empty(dims, np.int64)
-    radius = extents.max() if extents.max() > 0.0 else 1.0
     state = np.uint64(seed)
     for _ in range(levels):
-        if (
-            20 * left <= n
-        ):  # the last few lie close to others: their order hardly matters, and each level costs a pass
+        # The last few lie close to others: their order hardly matters, each level costs a pass.
+        if 20 * left <= n:
             break
         radius *= 0.5**0.5
         size = 1024
         while size < 4 * done:
             size *= 2
-        heads = np.full(size, -1)
+        heads = np.empty(size, np.int64)
+        heads[:] = -1
         strides[dims - 1] = 1
         for d in range(dims - 1, 0, -1):
             strides[d - 1] = strides[d] * (int(extents[d] / radius) + 3)
@@ -138,15 +143,18 @@ def separated_levels(points, origin, extents, first, levels, seed):
                 insert(j, cell, strides, size - 1, heads, following)
         state = shuffle(order, before, done, state)
         left = kept
-    order[done:] = waiting[:left]
+    for q in range(left):
+        order[done + q] = waiting[q]
     shuffle(order, done, n, state)
     return order
 
 
 def maxmin_order(coords: Float[Tensor, "n d"], seed: int = 0) -> Int[Tensor, " n"]:
-    r"""Approximate max-min ordering: each point is far from all before it, so that prefixes cover the domain ever more finely.
+    r"""Approximate max-min ordering: each point is far from all before it, so that prefixes cover
+    the domain ever more finely.
 
-    Points enter nets of radii :math:`r_l = 2^{-l/2} r_0`: a point joins at the first level where no earlier point lies within
+    Points enter nets of radii :math:`r_l = 2^{-l/2} r_0`: a point joins at the first level where
+    no earlier point lies within
     :math:`r_l`. In :math:`O(n \log n)`, and deterministic.
 
     Arguments:
@@ -166,15 +174,19 @@ def maxmin_order(coords: Float[Tensor, "n d"], seed: int = 0) -> Int[Tensor, " n
     points = np.ascontiguousarray(coords.detach().to("cpu", torch.float64).numpy())
     if not np.isfinite(points).all():
         row = int(np.argmax(~np.isfinite(points).all(1)))
-        msg = f"maxmin_order(coords=...): expected finite coordinates, got {points[row].tolist()} at point {row}. Drop this point."
+        msg = (
+            f"maxmin_order(coords=...): expected finite coordinates, got {points[row].tolist()} "
+            f"at point {row}. Drop this point."
+        )
         raise ValueError(msg)
     if len(points) == 0:
         return torch.zeros(0, dtype=torch.int64)
     origin = points.min(0)
     extents = points.max(0) - origin
-    curve = np.argsort(morton(points, origin, extents.max() or 1.0), kind="stable")
+    widest = float(extents.max()) or 1.0
+    curve = np.argsort(morton(points, origin, widest), kind="stable")
     along = np.ascontiguousarray(points[curve])
     first = int(np.argmin(((along - along.mean(0)) ** 2).sum(1)))
     levels = int(2 * np.log2(len(points))) + 4
-    order = separated_levels(along, origin, extents, first, levels, seed)
+    order = separated_levels(along, origin, extents, widest, first, levels, seed)
     return torch.as_tensor(curve[order])

@@ -31,7 +31,8 @@ class Packed:
     Arguments:
         coords: The coordinates, with shape :math:`(n, D)`.
         bounds: The first and last column of each factor.
-        model: Per factor (kind, first and last column, table row, knots, roots) and inverse step; bounds of the terms; variances; table.
+        model: Per factor (kind, first and last column, table row, knots, roots) and inverse step;
+            bounds of the terms; variances; table.
     """
 
     coords: np.ndarray
@@ -64,12 +65,18 @@ def side_by_side(coords: list[np.ndarray], where: str) -> np.ndarray:
     """All coordinates in one array."""
     sizes = {len(c) for c in coords}
     if len(sizes) != 1:
-        msg = f"{where}(composition=...): expected coordinates of one length, got {sorted(sizes)}. Use the same points in every factor."
+        msg = (
+            f"{where}(composition=...): expected coordinates of one length, got {sorted(sizes)}. "
+            "Use the same points in every factor."
+        )
         raise ValueError(msg)
     joined = np.ascontiguousarray(np.concatenate(coords, axis=1))
     if not np.isfinite(joined).all():
         row = int(np.argmax(~np.isfinite(joined).all(1)))
-        msg = f"{where}(composition=...): expected finite coordinates, got {joined[row].tolist()} at point {row}. Drop this point."
+        msg = (
+            f"{where}(composition=...): expected finite coordinates, got {joined[row].tolist()} "
+            f"at point {row}. Drop this point."
+        )
         raise ValueError(msg)
     return joined
 

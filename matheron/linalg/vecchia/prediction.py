@@ -28,17 +28,20 @@ def predict_weights(
 
     .. math:: w_i = \Sigma_{cc}^{-1} \Sigma_{ci}, \quad s_i^2 = \Sigma_{ii} - w_i^\top \Sigma_{ci}
 
-    The points are the data, then the targets. An earlier target that nearer neighbours determine to round-off tells nothing more: its
+    The points are the data, then the targets. An earlier target that nearer neighbours determine
+    to round-off tells nothing more: its
     weight is 0. A datum in this case is refused.
 
     Arguments:
         composition: The covariance of the signal at data and targets.
         noise: The noise variances, 0 for targets, with shape :math:`(n)`.
-        neighbors: The neighbours of the targets among earlier points, absent ones -1, with shape :math:`(t, m)`.
+        neighbors: The neighbours of the targets among earlier points, absent ones -1, with shape
+            :math:`(t, m)`.
         start: The number of data :math:`n - t`.
 
     Returns:
-        The weights, with shape :math:`(t, m)`, and the standard deviations, with shape :math:`(t)`.
+        The weights, with shape :math:`(t, m)`, and the standard deviations, with shape
+        :math:`(t)`.
 
     Raises:
         ValueError: If data among the neighbours of a target determine one another.
@@ -73,6 +76,7 @@ def predict_weights(
             table,
             packed.model,
             ROUND_OFF * rows,
+            (False, False),
             scratch_memory(need),
             weights,
             std,
@@ -81,7 +85,8 @@ def predict_weights(
     lost = [row for row in in_threads(one, len(runs)) if row >= 0]
     if lost:
         msg = (
-            f"{where}(noise=...): expected neighbours that differ, got data that determine one another among those of point {min(lost)}. "
+            f"{where}(noise=...): expected neighbours that differ, got data that determine one "
+            f"another among those of point {min(lost)}. "
             "Set noise_std > 0, or merge coincident data."
         )
         raise ValueError(msg)

@@ -1,11 +1,16 @@
-"""Stages of a block of eight points: distances, radial functions, Cholesky factor, solves, adjoints.
+"""Stages of a block of eight points: distances, radial functions, Cholesky factor, solves,
+adjoints.
 
-A block holds eight points, one per lane. Each has ``rows`` rows: its neighbours first, itself last. Symmetric matrices are stored by
-rows of their lower triangle, diagonal included: entry (p, q) is vector ``p (p + 1) / 2 + q``. Absent neighbours become rows of the
+A block holds eight points, one per lane. Each has ``rows`` rows: its neighbours first, itself
+last. Symmetric matrices are stored by
+rows of their lower triangle, diagonal included: entry (p, q) is vector ``p (p + 1) / 2 + q``.
+Absent neighbours become rows of the
 identity: they have no effect at all.
 """
 
-# ruff: noqa: ANN001, ANN201, ANN202  (compiled functions are typed by numba)
+# ruff: noqa: ANN001, ANN201, ANN202
+# mypy: allow-untyped-defs
+# Compiled functions are typed by numba.
 
 from __future__ import annotations
 
@@ -32,7 +37,9 @@ EXPONENTIAL, MATERN32, MATERN52, GAUSSIAN, TABLE = range(5)
 
 @compiled
 def collect(block, start, stop, neighbors, values, out):
-    """Gather the columns ``values[j, k]`` of the rows of a block into ``out[k, p]``, zero where absent."""
+    """Gather the columns ``values[j, k]`` of the rows of a block into ``out[k, p]``, zero where
+    absent.
+    """
     size = neighbors.shape[1]
     width = values.shape[1]
     rows = size + 1
@@ -120,7 +127,9 @@ def radial_table(
     want,
     want_shape,
 ):
-    """Cubic Hermite table: the function, its derivative over the distance, its derivative in the shape."""
+    """Cubic Hermite table: the function, its derivative over the distance, its derivative in the
+    shape.
+    """
     end = splat(float(knots - 1))
     last = splat(float(knots - 2))
     zero = splat(0.0)
@@ -160,7 +169,9 @@ def radial_table(
 
 @compiled
 def radial(rows, coords, factors, steps, table, scratch, values, slopes, shapes, want, want_shape):
-    """All radial functions of a block: ``values``, ``slopes`` and ``shapes`` hold one triangle per factor."""
+    """All radial functions of a block: ``values``, ``slopes`` and ``shapes`` hold one triangle per
+    factor.
+    """
     pairs = rows * (rows + 1) // 2
     for f in range(factors.shape[0]):
         kind = factors[f, 0]
@@ -192,7 +203,9 @@ def radial(rows, coords, factors, steps, table, scratch, values, slopes, shapes,
 
 @compiled
 def combine(pairs, terms, variances, values, slopes, shapes, matrix, want, want_shape):
-    """Sum of products; slopes and shapes become derivatives of the sum with respect to their own factor."""
+    """Sum of products; slopes and shapes become derivatives of the sum with respect to their own
+    factor.
+    """
     for t in range(len(variances)):
         variance = splat(variances[t])
         first = terms[t]
@@ -217,7 +230,9 @@ def combine(pairs, terms, variances, values, slopes, shapes, matrix, want, want_
 
 @compiled
 def blank_absent(block, start, stop, neighbors, matrix, present):
-    """Turn absent rows into rows of the identity; ``present`` is 1 or 0. Returns whether any row is absent."""
+    """Turn absent rows into rows of the identity; ``present`` is 1 or 0. Returns whether any row
+    is absent.
+    """
     size = neighbors.shape[1]
     found = False
     for lane in range(WIDTH):
@@ -246,15 +261,19 @@ def assemble(rows, noise, matrix):
 
 @compiled
 def start_of(p, rows):
-    """First vector of row ``p``: a row of the triangle, or one of the full rows of right-hand sides after it."""
+    """First vector of row ``p``: a row of the triangle, or one of the full rows of right-hand
+    sides after it.
+    """
     return p * (p + 1) // 2 if p < rows else rows * (rows + 1) // 2 + (p - rows) * rows
 
 
 @compiled
 def factorise(rows, extra, matrix, pivots, inverse, tolerance):
-    """Cholesky factor in place, ``extra`` right-hand sides stored as further rows being solved on the way.
+    """Cholesky factor in place, ``extra`` right-hand sides stored as further rows being solved on
+    the way.
 
-    ``pivots`` receives the squared diagonal of the factor and ``inverse`` its inverse root: 0 where the pivot is lost in round-off.
+    ``pivots`` receives the squared diagonal of the factor and ``inverse`` its inverse root: 0
+    where the pivot is lost in round-off.
     """
     zero = splat(0.0)
     one = splat(1.0)
@@ -381,7 +400,9 @@ def adjoint(rows, first, second, alpha, matrix):
 
 @compiled
 def forces(rows, coords, first, last, weights, slope, out):
-    """Gradient of the coordinates ``first`` to ``last`` from the adjoint of the pairs and the slope of one factor."""
+    """Gradient of the coordinates ``first`` to ``last`` from the adjoint of the pairs and the
+    slope of one factor.
+    """
     for d in range(first, last):
         for p in range(rows):
             base = p * (p + 1) // 2

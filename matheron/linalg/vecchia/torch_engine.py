@@ -1,7 +1,9 @@
 """The Vecchia engine in batched torch, for any covariance function, on any device.
 
-The covariance is a function ``covariance(a, b)`` of points (*, p, d) and (*, q, d), with values (*, p, q). Rows are treated a few
-hundred at a time; gradients use the closed-form adjoint of each block and one pass back through the covariance per chunk, so that
+The covariance is a function ``covariance(a, b)`` of points (*, p, d) and (*, q, d), with values
+(*, p, q). Rows are treated a few
+hundred at a time; gradients use the closed-form adjoint of each block and one pass back through
+the covariance per chunk, so that
 the graph never holds all blocks.
 """
 
@@ -22,7 +24,9 @@ Covariance = Callable[[Tensor, Tensor], Tensor]
 
 
 def blocks(neighbors: Tensor, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Indices of the rows of each chunk, neighbours first and the point last, and whether they are present."""
+    """Indices of the rows of each chunk, neighbours first and the point last, and whether they are
+    present.
+    """
     own = torch.arange(start, start + len(neighbors), device=neighbors.device)
     for table, mine in zip(neighbors.long().split(CHUNK), own.split(CHUNK), strict=True):
         rows = torch.cat([table, mine[:, None]], 1)
@@ -47,7 +51,8 @@ def factor(matrix: Tensor, rows: Tensor) -> Tensor:
     if bad.any():
         datum = int(rows[bad][0, -1])
         msg = (
-            f"Vecchia(noise=...): expected positive definite covariances, got one that is not positive definite at datum {datum}. "
+            "Vecchia(noise=...): expected positive definite covariances, got one that is not "
+            f"positive definite at datum {datum}. "
             "Set noise_std > 0, or merge coincident data."
         )
         raise ValueError(msg)
@@ -128,7 +133,9 @@ class Whiten(torch.autograd.Function):
 def block_adjoint(
     matrix: Tensor, columns: Tensor, g0: Tensor, weights: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Adjoints of the covariance blocks and of their columns: g0 a a' - (a b' + b a' + (w'Mw) a a')."""
+    """Adjoints of the covariance blocks and of their columns: g0 a a' - (a b' + b a' + (w'Mw) a
+    a').
+    """
     root = factor(matrix, rows)
     whitened = solve(root, columns)
     last = whitened[:, -1]
@@ -150,7 +157,8 @@ def whiten(
     neighbors: Int[Tensor, "n m"],
     parameters: Sequence[Tensor] = (),
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "c c"]]:
-    r"""Log-determinant and Gram matrix under the Vecchia approximation, for any covariance function.
+    r"""Log-determinant and Gram matrix under the Vecchia approximation, for any covariance
+    function.
 
     Differentiable once in coordinates, noise, columns and the parameters given.
 
@@ -171,7 +179,9 @@ def whiten(
     Example:
         >>> x = torch.arange(3, dtype=torch.float64).reshape(3, 1)
         >>> chain = torch.tensor([[-1], [0], [1]], dtype=torch.int32)
-        >>> logdet, gram = whiten(lambda a, b: torch.exp(-(a - b.mT).abs()), x, 0 * x[:, 0], torch.ones_like(x), chain)
+        >>> def covariance(a, b):
+        ...     return torch.exp(-(a - b.mT).abs())
+        >>> logdet, gram = whiten(covariance, x, 0 * x[:, 0], torch.ones_like(x), chain)
         >>> round(logdet.item(), 4), round(gram.item(), 4)
         (-0.2908, 1.9242)
     """
@@ -179,7 +189,9 @@ def whiten(
 
 
 def directional(matrix: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Derivatives of a matrix along each entry of the parameters: the transpose of the pullback, itself by a pullback."""
+    """Derivatives of a matrix along each entry of the parameters: the transpose of the pullback,
+    itself by a pullback.
+    """
     probe = torch.zeros_like(matrix).requires_grad_()
     pulled = torch.autograd.grad(matrix, parameters, probe, create_graph=True, allow_unused=True)
     result = []
@@ -208,9 +220,11 @@ def fisher(
     Float[Tensor, "p c c"],
     Float[Tensor, "p p"],
 ]:
-    r"""Log-determinant and Gram matrix, their derivatives along the entries of some parameters, and the Fisher information.
+    r"""Log-determinant and Gram matrix, their derivatives along the entries of some parameters,
+    and the Fisher information.
 
-    The covariance must be twice differentiable by torch. For a few parameters only: each costs one pass back through it.
+    The covariance must be twice differentiable by torch. For a few parameters only: each costs one
+    pass back through it.
 
     Arguments:
         covariance: The covariance of the signal between points (*, p, d) and (*, q, d).
@@ -218,8 +232,10 @@ def fisher(
         noise: The noise variances, with shape :math:`(n)`.
         columns: The columns, with shape :math:`(n, c)`.
         neighbors: The earlier neighbours of each point, absent ones -1, with shape :math:`(n, m)`.
-        parameters: The tensors whose :math:`p` entries in all are the parameters; they must require a gradient.
-        noise_tangents: The derivatives of the noise along each entry, with shape :math:`(p, n)`, or None.
+        parameters: The tensors whose :math:`p` entries in all are the parameters; they must
+            require a gradient.
+        noise_tangents: The derivatives of the noise along each entry, with shape :math:`(p, n)`,
+            or None.
 
     Returns:
         As :func:`matheron.linalg.vecchia.fisher`.
@@ -231,7 +247,9 @@ def fisher(
         >>> x = torch.arange(3, dtype=torch.float64).reshape(3, 1)
         >>> chain = torch.tensor([[-1], [0], [1]], dtype=torch.int32)
         >>> s = torch.ones((), dtype=torch.float64, requires_grad=True)
-        >>> fisher(lambda a, b: s * torch.exp(-(a - b.mT).abs()), x, 0 * x[:, 0], torch.ones_like(x), chain, [s])[-1]
+        >>> def covariance(a, b):
+        ...     return s * torch.exp(-(a - b.mT).abs())
+        >>> fisher(covariance, x, 0 * x[:, 0], torch.ones_like(x), chain, [s])[-1]
         tensor([[1.5000]], dtype=torch.float64)
     """
     p, c = sum(t.numel() for t in parameters), columns.shape[1]
@@ -252,7 +270,7 @@ def fisher(
             factor(matrix.detach(), rows), along, gathered(columns.detach(), rows, present)
         )
         result = [total + part for total, part in zip(result, chunk, strict=True)]
-    return tuple(result)
+    return result[0], result[1], result[2], result[3], result[4]
 
 
 def fisher_block(root: Tensor, along: Tensor, columns: Tensor) -> list[Tensor]:
@@ -275,7 +293,8 @@ def predict_weights(
     neighbors: Int[Tensor, "t m"],
     start: int,
 ) -> tuple[Float[Tensor, "t m"], Float[Tensor, " t"]]:
-    r"""Conditional mean weights and standard deviation of each target given its neighbours, for any covariance function.
+    r"""Conditional mean weights and standard deviation of each target given its neighbours, for
+    any covariance function.
 
     Arguments:
         covariance: The covariance of the signal between points (*, p, d) and (*, q, d).
@@ -285,7 +304,8 @@ def predict_weights(
         start: The number of data :math:`n - t`.
 
     Returns:
-        The weights, with shape :math:`(t, m)`, and the standard deviations, with shape :math:`(t)`.
+        The weights, with shape :math:`(t, m)`, and the standard deviations, with shape
+        :math:`(t)`.
 
     Raises:
         ValueError: If the covariance of the neighbours of a target is not positive definite.
@@ -293,7 +313,9 @@ def predict_weights(
     Example:
         >>> x = torch.tensor([[0.0], [2.0], [2.0]], dtype=torch.float64)
         >>> nearest = torch.tensor([[1, 0]], dtype=torch.int32)
-        >>> predict_weights(lambda a, b: torch.exp(-(a - b.mT).abs()), x, 0 * x[:, 0], nearest, 2)[1].item()
+        >>> def covariance(a, b):
+        ...     return torch.exp(-(a - b.mT).abs())
+        >>> predict_weights(covariance, x, 0 * x[:, 0], nearest, 2)[1].item()
         0.0
     """
     found = []

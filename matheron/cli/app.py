@@ -1,0 +1,204 @@
+r"""The commands, and how they fail: one line on stderr, and an exit code that says why."""
+
+from __future__ import annotations
+
+__all__ = ["app", "main"]
+
+import json
+import os
+import shlex
+import sys
+import typer
+
+from pathlib import Path
+from typing import Annotated
+
+from ..data import InputError, check_output, describe, read, read_map
+from ..report import report as write_report
+from .border import Names, console, output_folder, say
+from .demonstrate import demonstrate
+from .mapping import Request, fit_model, make_map
+from .model import Model
+from .scoring import score_files, show_scores
+from .settings import Settings
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Reconstruct fields from sparse, noisy, gappy observations, with their uncertainty.",
+)
+
+Variable = Annotated[str | None, typer.Option(help="The variable, where it is not obvious.")]
+Axis = Annotated[str | None, typer.Option(help="The name of this coordinate in the file.")]
+Seed = Annotated[int, typer.Option(help="The seed of every random number.")]
+Files = Annotated[list[Path], typer.Argument(help="CSV, Parquet or NetCDF.")]
+
+
+@app.command(epilog="Example: matheron demo -o demo")
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder.")] = Path("demo"),
+    seed: Seed = 0,
+) -> None:
+    """Tell the whole story on simulated data: simulate, observe, map, score, report."""
+    demonstrate(output, seed)
+
+
+@app.command(epilog="Example: matheron info tracks.csv")
+def info(
+    files: Files,
+    variable: Variable = None,
+    lon: Axis = None,
+    lat: Axis = None,
+    time: Axis = None,
+    x: Axis = None,
+    y: Axis = None,
+) -> None:
+    """Say what is in a file: variable, units, longitude branch, gaps, duplicates, missions."""
+    for path in files:
+        typer.echo(str(describe(path, variable, lon=lon, lat=lat, time=time, x=x, y=y)))
+
+
+@app.command(epilog="Example: matheron fit tracks.csv --variable ssh -o model/")
+def fit(
+    files: Files,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the model.")],
+    method: Annotated[str, typer.Option(help="auto, kriging, vecchia or inducing.")] = "auto",
+    variable: Variable = None,
+    trend: Annotated[str | None, typer.Option(help="E.g. '1 + lon + lat'.")] = None,
+    metric: Annotated[str | None, typer.Option(help="sphere or plane.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings, as TOML.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the model that is there.")] = False,
+    seed: Seed = 0,
+    lon: Axis = None,
+    lat: Axis = None,
+    time: Axis = None,
+    x: Axis = None,
+    y: Axis = None,
+) -> None:
+    """Choose a model for some data, and fit it by maximum likelihood."""
+    settings = Settings.read(config, method=method, trend=trend, metric=metric, seed=seed)
+    folder = output_folder(output, resume)
+    data = read(files, variable, **Names(lon, lat, time, x, y).given())
+    start = Model.load(folder) if resume and (folder / "model.json").exists() else None
+    model = fit_model(data, settings, start)
+    model.save(folder)
+    typer.echo(model.summary)
+
+
+@app.command(
+    "map", epilog="Example: matheron map tracks.csv --grid -6:0:0.1,35:44:0.1 -o map.nc"
+)
+def map_(
+    files: Files,
+    output: Annotated[Path, typer.Option("-o", "--output", help="map.nc, or a table.")],
+    variable: Variable = None,
+    method: Annotated[
+        str, typer.Option(help="auto, kriging, vecchia, taper or inducing.")
+    ] = "auto",
+    model: Annotated[Path | None, typer.Option(help="A model made by `matheron fit`.")] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="same, FILE, or lon0:lon1:step,lat0:lat1:step[,t0:t1:step]."),
+    ] = None,
+    at: Annotated[Path | None, typer.Option(help="A table of points, instead of a grid.")] = None,
+    members: Annotated[int, typer.Option(min=0, help="The number of members.")] = 0,
+    seed: Seed = 0,
+    trend: Annotated[str | None, typer.Option(help="E.g. '1 + lon + lat'.")] = None,
+    metric: Annotated[str | None, typer.Option(help="sphere or plane.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings, as TOML.")] = None,
+    lon: Axis = None,
+    lat: Axis = None,
+    time: Axis = None,
+    x: Axis = None,
+    y: Axis = None,
+) -> None:
+    """Map some data on a grid or at points: mean, std of field and datum, members."""
+    settings = Settings.read(config, method=method, trend=trend, metric=metric, seed=seed)
+    names = Names(lon, lat, time, x, y)
+    request = Request(files, variable, names, grid, at, members, output, model)
+    make_map(request, settings, command="matheron " + shlex.join(sys.argv[1:]))
+
+
+@app.command(epilog="Example: matheron score map.nc --truth truth.nc")
+def score(
+    prediction: Annotated[Path, typer.Argument(help="A map, or a table with predictions.")],
+    truth: Annotated[Path, typer.Option(help="The truth: a map, or a table of data.")],
+    variable: Variable = None,
+    observations: Annotated[
+        Path | None, typer.Option(help="The data of the map: scores by distance to them.")
+    ] = None,
+    noisy: Annotated[
+        bool | None,
+        typer.Option(help="Whether the truth holds noise; by default only tables do."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score a map or a table against the truth."""
+    scores = score_files(prediction, truth, variable, observations, noisy)
+    typer.echo(json.dumps(scores, indent=1) if as_json else show_scores(scores))
+
+
+@app.command(epilog="Example: matheron report map.nc --truth truth.nc -o report.html")
+def report(
+    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="A map.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="report.html")],
+    truth: Annotated[Path | None, typer.Option(help="The truth: a map, or data.")] = None,
+    observations: Annotated[Path | None, typer.Option(help="The data of the map.")] = None,
+    variable: Variable = None,
+    noisy: Annotated[bool | None, typer.Option(help="Whether the truth holds noise.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Draw a map, its std, members, data, residuals and calibration on one page."""
+    import torch
+    import xarray as xr
+
+    check_output(output, (".html",))
+    chart = read_map(map_file, variable)
+    with xr.open_dataset(map_file) as dataset:
+        page = write_report(
+            dataset.load(),
+            output,
+            truth=None if truth is None else _truth(truth, variable or chart.variable),
+            observations=None if observations is None else read(observations, variable),
+            noisy=noisy,
+            generator=torch.Generator().manual_seed(seed),
+        )
+    say(f"wrote {page}")
+
+
+def _truth(path: Path, variable: str) -> object:
+    import xarray as xr
+
+    data = read(path, None)
+    if data.grid is None:
+        return data
+    with xr.open_dataset(path) as dataset:
+        return dataset[data.variable].load().rename(variable)
+
+
+def main() -> None:
+    r"""Runs the command line; errors are one line on stderr, unless ``--debug`` is given."""
+    debug = "--debug" in sys.argv
+    sys.argv = [a for a in sys.argv if a != "--debug"]
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        console.print("matheron: interrupted; nothing was written", style="red")
+        raise SystemExit(1) from None
+    except (InputError, ValueError, TypeError, FileNotFoundError) as error:
+        if debug:
+            raise
+        raise SystemExit(_fail(error, 2)) from None
+    except Exception as error:
+        if debug:
+            raise
+        raise SystemExit(_fail(error, 1)) from None
+
+
+def _fail(error: Exception, code: int) -> int:
+    text = " ".join(str(error).split()) or type(error).__name__
+    hint = "" if code == 2 else " (--debug shows where)"
+    sys.stderr.write(f"matheron: {text}{hint}\n")
+    return code

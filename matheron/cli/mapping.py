@@ -1,0 +1,290 @@
+r"""From a user's file to a map: read, choose or load a model, condition, draw, write."""
+
+from __future__ import annotations
+
+__all__ = ["Request", "fit_model", "make_map"]
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from jaxtyping import Float
+from pathlib import Path
+from torch import Tensor
+
+from ..data import (
+    InputError,
+    Observations,
+    check_output,
+    map_dataset,
+    parse_grid,
+    read,
+    read_points,
+    write_dataset,
+    write_table,
+)
+from ..domain import Grid, Points
+from ..observations import LinearObservation, PointObservation, Stack
+from ..posterior import Posterior
+from ..reconstruct import automatic
+from ..selection import Choice, choose, instruments
+from .border import Names, say, working
+from .model import Model
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Request:
+    r"""What is to be mapped, and where to."""
+
+    files: Sequence[Path]
+    variable: str | None
+    names: Names
+    grid: str | None
+    at: Path | None
+    members: int
+    output: Path
+    model: Path | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    r"""Where a map is wanted: a grid, or the points of a table."""
+
+    domain: Grid | Points
+    table: pd.DataFrame | None = None
+
+
+def _flat(points: Points, metric: str | None) -> Points:
+    r"""Returns the same points with the metric that was asked for."""
+    if metric is None or metric == points.metric:
+        return points
+    return Points(
+        points.coords,
+        points.dims,
+        metric=metric,
+        epoch=points.epoch,
+        covariates=points.covariates,
+    )
+
+
+def _flat_grid(grid: Grid, metric: str | None) -> Grid:
+    if metric is None or metric == grid.metric:
+        return grid
+    mask = None if grid.mask is None else grid.mask.reshape(grid.shape)
+    return Grid(mask=mask, metric=metric, epoch=grid.epoch, **grid.axes)  # type: ignore[arg-type]
+
+
+def _target(request: Request, data: Observations, metric: str | None) -> Target:
+    if (request.grid is None) == (request.at is None):
+        msg = (
+            "map(grid=..., at=...): expected one of them, got "
+            f"{'none' if request.grid is None else 'both'}. Give --grid same, spans, or --at."
+        )
+        raise InputError(msg)
+    if request.at is not None:
+        points, table = read_points(request.at, data)
+        return Target(_flat(points, metric), table)
+    assert request.grid is not None
+    return Target(_flat_grid(parse_grid(request.grid, data), metric))
+
+
+def _describe_data(data: Observations) -> None:
+    for note in data.notes:
+        say(f"note: {note}")
+    if data.duplicates and data.noise is None:
+        say(f"note: {data.duplicates} values differ from another at the same place: noise")
+    if len(data) > 1 and data.values.std() == 0:
+        say("note: the data are constant")
+
+
+def fit_model(data: Observations, settings: Settings, start: Model | None = None) -> Model:
+    r"""Chooses and fits a model for some data, or fits the one given again."""
+    _describe_data(data)
+    points = _flat(data.points, settings.metric)
+    if start is not None:
+        return _fit_again(data, points, settings, start)
+    return _as_model(data, _choose(data, points, points, settings))
+
+
+def _codes(data: Observations) -> Tensor | None:
+    return None if data.groups is None else data.groups.codes
+
+
+def _choose(
+    data: Observations, points: Points, domain: Grid | Points, settings: Settings
+) -> Choice:
+    if len(data) < 3:
+        msg = (
+            f"map(observations=...): expected 3 data or more to fit a model, got {len(data)}. "
+            "Give a model: --model DIR."
+        )
+        raise InputError(msg)
+    with working("choose and fit a model"):
+        return choose(
+            domain,
+            points,
+            data.values,
+            noise=data.noise,
+            groups=_codes(data),
+            trend=settings.trend,
+            neighbors=settings.neighbors,
+            seed=settings.seed,
+            say=say,
+        )
+
+
+def _parts(observation: LinearObservation) -> list[PointObservation]:
+    parts = observation.parts if isinstance(observation, Stack) else [observation]
+    return [p for p in parts if isinstance(p, PointObservation)]
+
+
+def _as_model(data: Observations, choice: Choice) -> Model:
+    parts = _parts(choice.observation)
+    codes = [""] if data.groups is None or len(parts) == 1 else _labels(data)
+    noise = [p.noise_variance.mean().sqrt().item() for p in parts]
+    bias = 0.0 if parts[0].bias is None else parts[0].bias.variance.sqrt().item()
+    prior = choice.prior
+    return Model(
+        kernel=prior.kernel,
+        trend=prior.trend.formula if prior.trend else "",
+        metric=prior.domain.metric,
+        dims=prior.domain.dims,
+        noise=dict(zip(codes, noise, strict=True)),
+        bias=bias,
+        variable=data.variable,
+        units=data.units,
+        structure=choice.structure,
+        summary=prior.summary(),
+        scores=choice.scores,
+    )
+
+
+def _labels(data: Observations) -> list[str]:
+    assert data.groups is not None
+    return [data.groups.labels[int(c)] for c in data.groups.codes.unique()]
+
+
+def _observe(
+    model: Model, data: Observations, points: Points, domain: Grid | Points
+) -> tuple[LinearObservation, Float[Tensor, " m"]]:
+    r"""Returns the observation of data whose noise the model knows."""
+    if data.noise is not None:
+        return PointObservation(domain, points, data.noise), data.values
+    bias = model.bias or None
+    if data.groups is None or len(data.groups.codes.unique()) < 2:
+        label = data.groups.labels[0] if data.groups is not None else ""
+        return PointObservation(domain, points, model.noise_of(label)), data.values
+    index = [torch.nonzero(data.groups.codes == c)[:, 0] for c in data.groups.codes.unique()]
+    parts = [
+        PointObservation(domain, points[i], model.noise_of(label), bias_std=bias)
+        for i, label in zip(index, _labels(data), strict=True)
+    ]
+    return Stack(*parts), torch.cat([data.values[i] for i in index])
+
+
+def _fit_again(data: Observations, points: Points, settings: Settings, start: Model) -> Model:
+    from ..fit import maximum_likelihood
+
+    observation, y = instruments(points, points, data.values, data.noise, _codes(data))
+    prior = start.prior(points)
+    with working("fit the model again"):
+        maximum_likelihood(prior, observation, y)
+    return _as_model(data, Choice(prior, observation, y, start.structure, start.scores))
+
+
+def make_map(request: Request, settings: Settings, command: str = "") -> None:
+    r"""Maps some data, and writes the map whole or not at all."""
+    check_output(request.output, (".nc",) if request.at is None else (".csv", ".parquet"))
+    model = None if request.model is None else Model.load(request.model)
+    data = read(list(request.files), request.variable, **request.names.given())
+    metric = settings.metric if model is None else model.metric
+    target = _target(request, data, metric)
+    _describe_data(data)
+    points = _flat(data.points, metric)
+    if model is None:
+        choice = _choose(data, points, target.domain, settings)
+        prior, observation, y = choice.prior, choice.observation, choice.y
+        model = _as_model(data, choice)
+        say(model.summary)
+    else:
+        observation, y = _observe(model, data, points, target.domain)
+        prior = model.prior(target.domain)
+    solver, why = automatic(prior, observation)
+    solver, why = (settings.solver() or solver), (why if settings.method == "auto" else "")
+    say(f"solver: {why or settings.method}")
+    with working("condition"):
+        fields = _fields(solver(prior, observation)(y), observation, request.members, settings)
+    attributes = {
+        "command": command,
+        "seed": settings.seed,
+        "version": version("matheron"),
+        "history": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {command}",
+        "model": model.structure or "given",
+        "model_summary": model.summary,
+        "solver": why or settings.method,
+        "noise_std": model.typical_noise,
+    }
+    with working(f"write {request.output}"):
+        _write(request.output, target, data, fields, attributes)
+
+
+def _fields(
+    posterior: Posterior, observation: LinearObservation, members: int, settings: Settings
+) -> dict[str, Tensor]:
+    mean, std = posterior.mean, posterior.std()
+    noise = _datum_variance(observation)
+    found = {"": mean, "_std": std, "_obs_std": (std.square() + noise).sqrt()}
+    if members:
+        generator = torch.Generator().manual_seed(settings.seed)
+        found["_member"] = posterior.sample(members, generator)
+    return {k: v.detach() for k, v in found.items()}
+
+
+def _datum_variance(observation: LinearObservation) -> float:
+    r"""Returns the variance that a new datum adds: noise, and the bias of its instrument."""
+    bias = observation.bias_variance
+    noise = observation.noise_variance.mean().item()
+    return noise + (bias.mean().item() if len(bias) else 0.0)
+
+
+def _write(
+    path: Path,
+    target: Target,
+    data: Observations,
+    fields: dict[str, Tensor],
+    attributes: dict[str, object],
+) -> None:
+    if target.table is not None:
+        write_table(_table(target.table, data.variable, fields), path)
+        return
+    assert isinstance(target.domain, Grid)
+    dataset: xr.Dataset = map_dataset(
+        target.domain,
+        fields[""],
+        fields["_std"],
+        fields["_obs_std"],
+        fields.get("_member"),
+        variable=data.variable,
+        units=data.units,
+        long_name=data.long_name,
+        standard_name=data.attributes.get("standard_name", ""),
+        attributes=attributes,
+    )
+    write_dataset(dataset, path)
+
+
+def _table(table: pd.DataFrame, variable: str, fields: dict[str, Tensor]) -> pd.DataFrame:
+    if variable in table:
+        say(f"note: the column {variable} of the points is kept as {variable}_given")
+        table = table.rename(columns={variable: f"{variable}_given"})
+    columns = {f"{variable}{k}": v.numpy() for k, v in fields.items() if k != "_member"}
+    draws = fields.get("_member", torch.zeros(0, len(table))).numpy()
+    columns |= {f"{variable}_member_{i}": np.asarray(v) for i, v in enumerate(draws)}
+    new = pd.DataFrame(columns, index=table.index)
+    return pd.concat([table.drop(columns=[c for c in columns if c in table]), new], axis=1)

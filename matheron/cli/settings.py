@@ -1,0 +1,107 @@
+r"""Settings of a fit or of a map, from the command line and from TOML."""
+
+from __future__ import annotations
+
+__all__ = ["METHODS", "Settings"]
+
+import sys
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from ..data import InputError
+from ..solvers import InducingPoints, Kriging, Solver, Taper, Vecchia
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+METHODS = ("auto", "kriging", "vecchia", "taper", "inducing")
+
+
+@dataclass(frozen=True)
+class Settings:
+    r"""What a user may set.
+
+    Arguments:
+        method: The solver.
+        trend: The trend; chosen if not given.
+        metric: ``sphere`` or ``plane``; the sphere for latitudes and longitudes.
+        neighbors: The number of neighbours in the likelihood (Vecchia).
+        prediction_neighbors: The number of neighbours of a node (Vecchia).
+        inducing: The number of inducing points.
+        radius: The radius of the taper, in lengthscales.
+        seed: The seed of every random number.
+    """
+
+    method: str = "auto"
+    trend: str | None = None
+    metric: str | None = None
+    neighbors: int = 30
+    prediction_neighbors: int = 60
+    inducing: int = 500
+    radius: float = 3.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            msg = (
+                f"map(method={self.method}): expected one of {', '.join(METHODS)}, got "
+                f"{self.method!r}. Use --method auto."
+            )
+            raise InputError(msg)
+        if self.metric not in {None, "sphere", "plane"}:
+            msg = f"map(metric={self.metric}): expected sphere or plane, got {self.metric!r}."
+            raise InputError(msg)
+
+    @classmethod
+    def read(cls, path: Path | None, **given: object) -> Settings:
+        r"""Returns the settings of a file, overridden by those given on the command line."""
+        chosen = {} if path is None else _toml(path)
+        known = {f.name: f for f in fields(cls)}
+        unknown = sorted(set(chosen) - set(known))
+        if unknown:
+            msg = (
+                f"config({path}): expected keys among {', '.join(known)}, got {unknown[0]!r}. "
+                "Check the spelling."
+            )
+            raise InputError(msg)
+        for name, value in chosen.items():
+            _check_type(path, name, value, getattr(cls, name))
+        base = replace(cls(), **chosen)  # type: ignore[arg-type]
+        default = cls()
+        extra = {k: v for k, v in given.items() if v != getattr(default, k)}
+        return replace(base, **extra)  # type: ignore[arg-type]
+
+    def solver(self) -> Solver | None:
+        r"""Returns the solver that was asked for, or ``None`` to choose one."""
+        makers = {
+            "kriging": Kriging,
+            "vecchia": lambda: Vecchia(self.neighbors, self.prediction_neighbors),
+            "taper": lambda: Taper(self.radius),
+            "inducing": lambda: InducingPoints(self.inducing),
+        }
+        return makers[self.method]() if self.method in makers else None
+
+
+def _toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"config({path}): expected a file, got {error.strerror}. Check the path."
+        raise InputError(msg) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"config({path}): expected TOML, got {error}. Write e.g. neighbors = 30."
+        raise InputError(msg) from None
+
+
+def _check_type(path: Path | None, name: str, value: object, default: object) -> None:
+    kind = str if default is None else type(default)
+    fine = isinstance(value, kind) or (kind is float and isinstance(value, int))
+    if not fine or isinstance(value, bool):
+        msg = f"config({path}): expected {name} to be {kind.__name__}, got {value!r}. Correct it."
+        raise InputError(msg)
+    if isinstance(value, int | float) and name != "seed" and value <= 0:
+        msg = f"config({path}): expected a positive {name}, got {value}. Correct it."
+        raise InputError(msg)

@@ -1,0 +1,1 @@
+"""Linear algebra that knows nothing of fields: dense, by near neighbours, and compiled."""
