@@ -149,6 +149,7 @@ def _lbfgs(
     optimizer = torch.optim.LBFGS(
         parameters,
         max_iter=1,
+        max_eval=26,  # the line search has what one iteration leaves of it
         history_size=20,
         tolerance_grad=0,
         tolerance_change=0,

@@ -51,13 +51,13 @@ class Kernel(nn.Module, abc.ABC):
         return None
 
     def neighborhood(self, x: Float[Tensor, "n k"]) -> Float[Tensor, "n j"]:
-        r"""Returns coordinates in which near means correlated, to choose neighbours by.
+        r"""Returns coordinates in which near means correlated, over all scales together.
 
         Each radial function is an ellipsoid; ellipsoids add up by their share of the variance.
         """
         composition = self.terms(x)
         if composition is None:
-            return x / x.std(dim=0).clamp(min=1e-12)
+            return x / x.std(dim=0, correction=0).clamp(min=1e-12)
         total = sum(term.variance for term in composition)
         parts = [
             (term.variance / total).sqrt() * factor.coords
@@ -65,6 +65,19 @@ class Kernel(nn.Module, abc.ABC):
             for factor in term.factors
         ]
         return compress(torch.cat(parts, dim=-1).detach())
+
+    def neighborhoods(self, x: Float[Tensor, "n k"]) -> list[Float[Tensor, "n j"]]:
+        r"""Returns such coordinates for each scale of the kernel, those of large variance first.
+
+        A scale with less than a thousandth of the variance has no say.
+        """
+        composition = self.terms(x)
+        if composition is None or len(composition) == 1:
+            return [self.neighborhood(x)]
+        total = sum(term.variance.item() for term in composition)
+        parts = [t for t in composition if t.variance.item() > 1e-3 * total]
+        parts.sort(key=lambda term: -term.variance.item())
+        return [compress(torch.cat([f.coords for f in t.factors], -1).detach()) for t in parts]
 
     def __add__(self, other: Kernel) -> Sum:
         return Sum(self, other)

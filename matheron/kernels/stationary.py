@@ -245,6 +245,7 @@ class Matern(Stationary):
     ) -> None:
         super().__init__(variance, lengthscale, rotation, axes)
         self.log_nu = nn.Parameter(positive("Matern", "nu", nu).log(), requires_grad=learn_nu)
+        self.learn_nu = learn_nu
         if not 0.05 <= nu <= 50:
             msg = (
                 f"Matern(nu=...): expected a smoothness between 0.05 and 50, got {nu}. "
@@ -260,7 +261,7 @@ class Matern(Stationary):
     @property
     def radial(self) -> str:  # type: ignore[override]
         r"""The name of the radial function, closed at half-integers that are not learned."""
-        if self.log_nu.requires_grad:
+        if self.learn_nu or self.log_nu.requires_grad:
             return "table"
         return self.CLOSED.get(round(self.nu.item(), 12), "table")
 

@@ -120,7 +120,8 @@ class LinearObservation(Observation):
         B, v = self.bias_design, self.bias_variance
         if len(v):  # Woodbury: the biases are integrated out
             A = torch.diag(1 / v) + B.mT @ (B / self.noise_variance[:, None])
-            quadratic = quadratic - ((w @ B) * torch.linalg.solve(A, (w @ B).mT).mT).sum(dim=-1)
+            b = w @ B
+            quadratic = quadratic - (b * torch.linalg.solve(A, b[..., None])[..., 0]).sum(dim=-1)
         return quadratic / 2
 
 

@@ -93,15 +93,6 @@ class GaussianProcess(KernelPrior):
 
 def _check_axes(kernel: Kernel, domain: Grid | Points) -> None:
     d = len(domain.dims)
-    k = d + 1 if domain.metric == "sphere" else d
-    try:
-        kernel(torch.zeros(1, k, dtype=torch.float64), torch.zeros(1, k, dtype=torch.float64))
-    except RuntimeError as error:
-        msg = (
-            f"GaussianProcess(kernel=...): expected a kernel for axes {domain.dims}, got "
-            f"{type(kernel).__name__} that fails on them ({error}). Give lengthscale per axis."
-        )
-        raise ValueError(msg) from error
     for part in kernel.modules():
         axes = part.axes if isinstance(part, Stationary) else None
         axes = "time" if isinstance(part, Gneiting) else axes
@@ -112,6 +103,16 @@ def _check_axes(kernel: Kernel, domain: Grid | Points) -> None:
                 "'time', or drop axes=... from the kernel."
             )
             raise ValueError(msg)
+    k = d + 1 if domain.metric == "sphere" else d
+    try:
+        kernel(torch.zeros(1, k, dtype=torch.float64), torch.zeros(1, k, dtype=torch.float64))
+    except RuntimeError as error:
+        msg = (
+            f"GaussianProcess(kernel=...): expected a kernel for axes {domain.dims}, got "
+            f"{type(kernel).__name__} that fails on them ({error}). Give lengthscale per axis."
+        )
+        raise ValueError(msg) from error
+    for part in kernel.modules():
         scalar = isinstance(part, Stationary) and part.axes is None
         if scalar and "time" in domain.dims and d > 1 and part.log_lengthscale.ndim == 0:
             msg = (

@@ -2,9 +2,10 @@ r"""What a solver is: prior and observation in, conditional law out."""
 
 from __future__ import annotations
 
-__all__ = ["Likelihood", "LikelihoodSolver", "Score", "Solver", "check_linear", "check_trend"]
+__all__ = ["Likelihood", "LikelihoodSolver", "Score", "Solver", "check_linear", "check_trend", "frozen"]
 
 import abc
+import copy
 import torch
 import torch.nn as nn
 
@@ -19,6 +20,7 @@ from ..posterior import Conditional
 from ..priors.base import Prior
 
 P = TypeVar("P", bound=Prior)
+M = TypeVar("M", Prior, LinearObservation)
 
 
 class Solver(nn.Module, abc.ABC, Generic[P]):
@@ -62,6 +64,15 @@ def check_linear(solver: Solver, observation: Observation) -> LinearObservation:
         )
         raise TypeError(msg)
     return observation
+
+
+def frozen(module: M) -> M:
+    r"""Returns a copy whose parameters stay, so that a posterior is not moved by a later fit.
+
+    The domain is shared, not copied.
+    """
+    memo = {id(module.domain): module.domain}
+    return copy.deepcopy(module, memo).requires_grad_(False)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from ..linalg.vecchia import maxmin_order
 from ..observations import LinearObservation, Observation
 from ..posterior import GaussianConditional
 from ..priors.base import KernelPrior
-from .base import Likelihood, LikelihoodSolver, check_linear, check_trend
+from .base import Likelihood, LikelihoodSolver, check_linear, check_trend, frozen
 
 
 class _LowRank(GaussianConditional):
@@ -166,7 +166,7 @@ class InducingPoints(LikelihoodSolver[KernelPrior]):
 
     @torch.no_grad()
     def prepare(self, prior: KernelPrior, observation: Observation) -> GaussianConditional:
-        linear = check_linear(self, observation)
+        linear, prior = frozen(check_linear(self, observation)), frozen(prior)
         return _LowRank(prior, linear, self.choose(prior, linear))
 
     def likelihood(

@@ -19,7 +19,7 @@ from ..linalg.tangents import tangents
 from ..observations import LinearObservation, Observation
 from ..posterior import GaussianConditional
 from ..priors.base import GaussianPrior
-from .base import Likelihood, LikelihoodSolver, Score, check_linear
+from .base import Likelihood, LikelihoodSolver, Score, check_linear, frozen
 
 
 def data_covariance(
@@ -189,7 +189,8 @@ class Kriging(LikelihoodSolver[GaussianPrior]):
 
     def prepare(self, prior: GaussianPrior, observation: Observation) -> GaussianConditional:
         with torch.no_grad():
-            return self.conditional(prior, check_linear(self, observation))
+            linear = frozen(check_linear(self, observation))
+            return self.conditional(frozen(prior), linear)
 
     def likelihood(
         self, prior: GaussianPrior, observation: LinearObservation, y: Float[Tensor, " m"]

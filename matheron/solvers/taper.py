@@ -18,7 +18,7 @@ from ..linalg.dense import square_root
 from ..observations import LinearObservation, Observation
 from ..posterior import GaussianConditional
 from ..priors.base import KernelPrior
-from .base import Solver, check_linear, check_trend
+from .base import Solver, check_linear, check_trend, frozen
 
 
 def _taper(u: np.ndarray) -> np.ndarray:
@@ -184,4 +184,4 @@ class Taper(Solver[KernelPrior]):
 
     @torch.no_grad()
     def prepare(self, prior: KernelPrior, observation: Observation) -> GaussianConditional:
-        return _Taper(prior, check_linear(self, observation), self.radius)
+        return _Taper(frozen(prior), frozen(check_linear(self, observation)), self.radius)

@@ -20,10 +20,10 @@ from ..linalg.tangents import tangents
 from ..linalg.vecchia import (
     Tangent,
     fisher,
+    joint_neighbors,
     marginal_variance,
     maxmin_order,
     predict_weights,
-    previous_neighbors,
     propagate,
     torch_engine,
     whiten,
@@ -31,7 +31,7 @@ from ..linalg.vecchia import (
 from ..observations import LinearObservation, Observation
 from ..posterior import GaussianConditional
 from ..priors.base import KernelPrior
-from .base import Likelihood, LikelihoodSolver, Score, check_linear
+from .base import Likelihood, LikelihoodSolver, Score, check_linear, frozen
 
 DRAWS = 1024
 """Draws for a standard deviation that is not within reach exactly."""
@@ -86,9 +86,9 @@ class _Likelihood(Likelihood):
         self.solver, self.prior, self.observation = solver, prior, observation
         with torch.no_grad():
             self.x = prior.coordinates(observation.points)
-            near = prior.kernel.neighborhood(self.x)
-            self.order = maxmin_order(near, solver.seed)
-            self.neighbors = previous_neighbors(near[self.order], solver.neighbors)
+            self.order = maxmin_order(prior.kernel.neighborhood(self.x), solver.seed)
+            metrics = [x[self.order] for x in prior.kernel.neighborhoods(self.x)]
+            self.neighbors = joint_neighbors(metrics, solver.neighbors)
             self.v = observation.select(y) - prior.mean(observation.points)
         self.x = self.x[self.order]
 
@@ -213,7 +213,8 @@ class _Vecchia(GaussianConditional):
         self.chosen = self.chosen[order]
         sites = torch.cat([torch.arange(self.m), self.m + order])
         self.noise = torch.cat([noise, noise.new_zeros(len(order))])
-        self.neighbors = previous_neighbors(near[sites], solver.prediction_neighbors, self.m)
+        metrics = [x[sites] for x in prior.kernel.neighborhoods(every)]
+        self.neighbors = joint_neighbors(metrics, solver.prediction_neighbors, self.m)
         self.weights, self.spread = solver.weights(
             prior, every[sites], self.noise, self.neighbors, self.m
         )
@@ -413,7 +414,7 @@ class Vecchia(LikelihoodSolver[KernelPrior]):
 
     @torch.no_grad()
     def prepare(self, prior: KernelPrior, observation: Observation) -> GaussianConditional:
-        return _Vecchia(self, prior, check_linear(self, observation))
+        return _Vecchia(self, frozen(prior), frozen(check_linear(self, observation)))
 
     def likelihood(
         self, prior: KernelPrior, observation: LinearObservation, y: Float[Tensor, " m"]

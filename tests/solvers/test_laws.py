@@ -208,7 +208,9 @@ def test_no_solver_is_less_sure_than_the_prior(solver: str) -> None:
 def test_noise_without_end_gives_the_prior(solver: str) -> None:
     grid = plane_grid()
     prior = mt.GaussianProcess(mt.Matern(1.5, 2.0, 1.0), grid, mean=3.0)
-    posterior = ALL[solver]()(prior, mt.PointObservation(grid, sites(), 1e7))(10 * torch.ones(14, dtype=DOUBLE))
+    posterior = ALL[solver]()(prior, mt.PointObservation(grid, sites(), 1e7))(
+        10 * torch.ones(14, dtype=DOUBLE)
+    )
     assert_close(posterior.mean, torch.full((20,), 3.0, dtype=DOUBLE), rtol=1e-9, atol=1e-9)
     assert_close(posterior.std(), torch.full((20,), 2.0**0.5, dtype=DOUBLE), rtol=1e-9, atol=1e-9)
 
@@ -333,7 +335,9 @@ def test_an_empty_trend_of_data_is_refused(solver: str) -> None:
     grid = plane_grid()
     prior = mt.GaussianProcess(mt.Matern(0.5), grid, trend="1 + x")
     with pytest.raises(ValueError, match=r"expected a trend that the data can tell"):
-        ALL[solver]()(prior, mt.PointObservation(grid, points, 0.1))(torch.ones(2, dtype=DOUBLE)).mean  # noqa: B018
+        ALL[solver]()(prior, mt.PointObservation(grid, points, 0.1))(
+            torch.ones(2, dtype=DOUBLE)
+        ).mean  # noqa: B018
 
 
 def test_data_that_determine_one_another_are_refused() -> None:
@@ -367,8 +371,12 @@ def test_too_many_data_and_wrong_priors_are_refused() -> None:
     prior = mt.GaussianProcess(mt.Matern(0.5), grid)
     with pytest.raises(ValueError, match=r"Kriging\(max_size=5\): .* got 14\. Use Vecchia"):
         mt.Kriging(max_size=5)(prior, noisy(grid))
-    dense = Conditioned(mt.Kriging()(prior, noisy(grid))(torch.zeros(14, dtype=DOUBLE)), grid.points)
-    with pytest.raises(TypeError, match=r"Vecchia\(prior=...\): .* KernelPrior, got Conditioned.*Kriging"):
+    dense = Conditioned(
+        mt.Kriging()(prior, noisy(grid))(torch.zeros(14, dtype=DOUBLE)), grid.points
+    )
+    with pytest.raises(
+        TypeError, match=r"Vecchia\(prior=...\): .* KernelPrior, got Conditioned.*Kriging"
+    ):
         mt.Vecchia()(dense, noisy(grid))
     gneiting = mt.GaussianProcess(mt.Gneiting(), mt.Grid(time=[0.0], x=[0.0, 1.0]))
     seen = mt.PointObservation(gneiting.domain, mt.Points(time=[0.0], x=[0.5]), 0.1)

@@ -50,10 +50,14 @@ def test_two_data_by_hand(solver: str) -> None:
 def test_one_datum_and_its_evidence_by_hand(solver: str) -> None:
     domain = line(0.0, 1.0)
     prior = mt.GaussianProcess(mt.Matern(0.5, variance=2.0), domain, mean=1.0)
-    posterior = EXACT[solver]()(prior, mt.PointObservation(domain, line(0.0), 1.0))(torch.tensor([4.0]))
+    posterior = EXACT[solver]()(prior, mt.PointObservation(domain, line(0.0), 1.0))(
+        torch.tensor([4.0])
+    )
     r = math.exp(-1.0)
     assert_close(posterior.mean, torch.tensor([1 + 2.0, 1 + 2.0 * r], dtype=DOUBLE))
-    assert_close(posterior.std().square(), torch.tensor([2 - 4 / 3, 2 - 4 / 3 * r**2], dtype=DOUBLE))
+    assert_close(
+        posterior.std().square(), torch.tensor([2 - 4 / 3, 2 - 4 / 3 * r**2], dtype=DOUBLE)
+    )
     expected = -(9 / 3 + math.log(2 * math.pi * 3)) / 2
     assert_close(posterior.log_evidence.item(), expected)
 
@@ -140,7 +144,8 @@ ERRORS = 0.1 + 0.2 * uniform(M, 6)
 
 def answer(solver: str, kernel: mt.kernels.Kernel, noise, trend=None, mean=0.0) -> mt.Posterior:
     covered = [
-        mt.Points(p.coords, p.dims, covariates={"depth": p.axis("x") ** 2}) for p in (TARGETS, SITES)
+        mt.Points(p.coords, p.dims, covariates={"depth": p.axis("x") ** 2})
+        for p in (TARGETS, SITES)
     ]
     prior = mt.GaussianProcess(kernel, covered[0], mean=mean, trend=trend)
     return EXACT[solver]()(prior, mt.PointObservation(covered[0], covered[1], noise))(VALUES)
@@ -169,7 +174,9 @@ def test_scikit_learn(solver: str, nu: float) -> None:
     posterior = answer(solver, mt.Matern(nu, 1.7, (0.8, 1.5)), ERRORS)
     agree(posterior, mean, covariance.diagonal())
     assert_close(posterior.covariance(), torch.as_tensor(covariance), rtol=1e-6, atol=1e-6)
-    assert_close(posterior.log_evidence.item(), peer.log_marginal_likelihood(), rtol=1e-7, atol=0.0)
+    assert_close(
+        posterior.log_evidence.item(), peer.log_marginal_likelihood(), rtol=1e-7, atol=0.0
+    )
 
 
 @both

@@ -37,25 +37,14 @@ def free(*modules: torch.nn.Module) -> list[torch.nn.Parameter]:
     return [p for module in modules for p in module.parameters() if p.requires_grad]
 
 
-@ENGINES
-def test_on_a_line_an_exponential_needs_one_neighbor(engine: str) -> None:
-    """It is Markov. In a max-min order a site has earlier sites on both sides: two suffice."""
-    grid = mt.Grid(x=torch.linspace(-1, 21, 30, dtype=DOUBLE))
-    points = mt.Points(x=20 * uniform(25, 3))
-    prior = mt.GaussianProcess(mt.Matern(0.5, 2.0, 3.0), grid, trend="1")
-    seen = mt.PointObservation(grid, points, 0.0)
-    exact, near = (s(prior, seen)(normal(25)) for s in (mt.Kriging(), mt.Vecchia(2, 2, engine)))
-    assert_close(near.mean, exact.mean, rtol=1e-8, atol=1e-8)
-    assert_close(near.std(), exact.std(), rtol=1e-6, atol=1e-6)
-    assert_close(near.log_evidence, exact.log_evidence, rtol=1e-9, atol=1e-9)
-
-
-def test_data_in_the_order_of_a_line_need_one_neighbor_by_brute_force() -> None:
+def test_one_neighbor_on_a_line_by_brute_force() -> None:
     """One neighbour is the product of the conditionals given the nearest earlier site."""
     x = 20 * uniform(25, 3)
     domain = mt.Points(x=x)
     prior = mt.GaussianProcess(mt.Matern(0.5, 2.0, 3.0), domain)
-    likelihood = mt.Vecchia(1).likelihood(prior, mt.PointObservation(domain, domain, 0.0), normal(25))
+    likelihood = mt.Vecchia(1).likelihood(
+        prior, mt.PointObservation(domain, domain, 0.0), normal(25)
+    )
     s, v = x[likelihood.order], likelihood.v[likelihood.order]
     expected = 0.0
     for i in range(25):
@@ -69,12 +58,13 @@ def test_data_in_the_order_of_a_line_need_one_neighbor_by_brute_force() -> None:
 
 
 @ENGINES
+@pytest.mark.parametrize("bias", [None, 0.5])
 def test_all_neighbors_are_dense_in_likelihood_gradient_fisher_mean_and_covariance(
-    engine: str,
+    engine: str, bias: float | None
 ) -> None:
     domain, points = square(15, 9), square(18)
     prior = mt.GaussianProcess(kernel(), domain, trend="1 + x")
-    seen = mt.PointObservation(domain, points, 0.2, learn_noise=True, bias_std=0.5)
+    seen = mt.PointObservation(domain, points, 0.2, learn_noise=True, bias_std=bias)
     y, parameters = normal(18), free(prior, seen)
     exact = mt.Kriging().likelihood(prior, seen, y)
     near = mt.Vecchia(17, 50, engine).likelihood(prior, seen, y)
@@ -88,7 +78,9 @@ def test_all_neighbors_are_dense_in_likelihood_gradient_fisher_mean_and_covarian
     assert b is not None
     if engine == "compiled":
         assert a is not None
-        assert_close((a.gradient, a.information), (b.gradient, b.information), rtol=1e-7, atol=1e-8)
+        assert_close(a.gradient, b.gradient, rtol=1e-7, atol=1e-8)
+        if bias is None:  # with biases the information of the other parameters is that given them
+            assert_close(a.information, b.information, rtol=1e-7, atol=1e-8)
     p, q = (s(prior, seen)(y) for s in (mt.Vecchia(17, 50, engine), mt.Kriging()))
     assert_close(p.mean, q.mean, rtol=1e-8, atol=1e-8)
     assert_close(p.covariance(), q.covariance(), rtol=1e-8, atol=1e-8)
@@ -114,9 +106,13 @@ def test_the_divergence_falls_as_neighbors_are_added() -> None:
 
 
 def run(seed: int = 0, **change) -> tuple[Tensor, ...]:
-    domain = mt.Grid(x=torch.linspace(0, 4, 12, dtype=DOUBLE), y=torch.linspace(0, 3, 9, dtype=DOUBLE))
+    domain = mt.Grid(
+        x=torch.linspace(0, 4, 12, dtype=DOUBLE), y=torch.linspace(0, 3, 9, dtype=DOUBLE)
+    )
     prior = mt.GaussianProcess(kernel(), domain, trend="1")
-    posterior = mt.Vecchia(8, seed=seed, **change)(prior, mt.PointObservation(domain, square(60), 0.1))(normal(60))
+    posterior = mt.Vecchia(8, seed=seed, **change)(
+        prior, mt.PointObservation(domain, square(60), 0.1)
+    )(normal(60))
     draws = posterior.sample(3, torch.Generator().manual_seed(2))
     return posterior.mean, posterior.std(), draws, posterior.log_evidence
 
@@ -193,7 +189,9 @@ def sphere(turn: float = 0.0, wrap: bool = False, few: bool = True) -> tuple[Ten
         lon = torch.where(lon > 180, lon - 360, lon)
     noise = torch.full((27,), 0.2, dtype=DOUBLE)
     noise[-2:] = 0.0  # on nodes
-    prior = mt.GaussianProcess(mt.Matern(1.5, 1.0, (8e4, 2e5), rotation=30.0), grid, trend="1 + lon")
+    prior = mt.GaussianProcess(
+        mt.Matern(1.5, 1.0, (8e4, 2e5), rotation=30.0), grid, trend="1 + lon"
+    )
     seen = mt.PointObservation(grid, mt.Points(lat=lat, lon=lon), noise)
     solver = mt.Vecchia(6, 10) if few else mt.Kriging()
     posterior = solver(prior, seen)(normal(27))
@@ -221,7 +219,9 @@ def test_metres_or_kilometres(solver: mt.solvers.Solver) -> None:
     for unit in (1.0, 1000.0):
         grid = mt.Grid(x=unit * torch.linspace(0, 4, 5, dtype=DOUBLE), y=unit * torch.arange(3.0))
         scaled = mt.Points(points.coords * unit, points.dims)
-        prior = mt.GaussianProcess(mt.Matern(1.5, 2.0, (unit, 2 * unit), rotation=25.0), grid, trend="1 + x")
+        prior = mt.GaussianProcess(
+            mt.Matern(1.5, 2.0, (unit, 2 * unit), rotation=25.0), grid, trend="1 + x"
+        )
         answers.append(solver(prior, mt.PointObservation(grid, scaled, 0.1))(normal(40)))
     assert_close(answers[1].mean, answers[0].mean, rtol=1e-8, atol=1e-8)
     assert_close(answers[1].std(), answers[0].std(), rtol=1e-8, atol=1e-8)
@@ -231,10 +231,13 @@ def test_metres_or_kilometres(solver: mt.solvers.Solver) -> None:
 def test_a_rotation_of_the_plane_turns_the_anisotropy_with_it() -> None:
     points, grid = square(30), square(12, 7)
     angle = math.radians(20.0)
-    turn = torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]).double()
+    c, s = math.cos(angle), math.sin(angle)
+    turn = torch.tensor([[c, s], [-s, c]], dtype=DOUBLE)
 
     def answer(rotation: float, turned: bool) -> mt.Posterior:
-        p, g = (mt.Points(s.coords @ turn.mT if turned else s.coords, s.dims) for s in (points, grid))
+        p, g = (
+            mt.Points(q.coords @ turn.mT if turned else q.coords, q.dims) for q in (points, grid)
+        )
         prior = mt.GaussianProcess(mt.Matern(1.5, 2.0, (0.7, 2.0), rotation=rotation), g)
         return mt.Kriging()(prior, mt.PointObservation(g, p, 0.1))(normal(30))
 

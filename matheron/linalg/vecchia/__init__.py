@@ -9,6 +9,7 @@ from .information import Tangent as Tangent
 from .information import fisher as fisher
 from .likelihood import gaussian_nll as gaussian_nll
 from .likelihood import whiten as whiten
+from .merging import joint_neighbors as joint_neighbors
 from .neighbors import previous_neighbors as previous_neighbors
 from .ordering import maxmin_order as maxmin_order
 from .prediction import predict_weights as predict_weights
@@ -20,6 +21,7 @@ __all__ = [
     "Tangent",
     "fisher",
     "gaussian_nll",
+    "joint_neighbors",
     "marginal_variance",
     "maxmin_order",
     "predict_weights",

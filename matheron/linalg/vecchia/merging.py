@@ -1,0 +1,68 @@
+r"""Neighbours in several metrics at once, for covariances of several scales."""
+
+from __future__ import annotations
+
+__all__ = ["joint_neighbors"]
+
+import numpy as np
+import torch
+
+from collections.abc import Sequence
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .compiled import compiled
+from .neighbors import previous_neighbors
+from .threads import chunked, in_threads
+
+
+@compiled
+def merge(tables, first, last, out):  # noqa: ANN001, ANN201
+    """Take the nearest of each table in turn, each neighbour once, until a row is full."""
+    metrics, _, wide = tables.shape
+    size = out.shape[1]
+    for i in range(first, last):
+        count = 0
+        for k in range(wide):
+            for t in range(metrics):
+                j = tables[t, i, k]
+                if j < 0 or count == size:
+                    continue
+                known = False
+                for q in range(count):
+                    if out[i, q] == j:
+                        known = True
+                        break
+                if not known:
+                    out[i, count] = j
+                    count += 1
+
+
+def joint_neighbors(
+    metrics: Sequence[Float[Tensor, "n d"]], size: int, start: int = 0
+) -> Int[Tensor, "t m"]:
+    r"""Returns neighbours among earlier points, taken in turn from the nearest in each metric.
+
+    A field of several scales is seen through several metrics: those near in one may be far in
+    another, e.g. the data of one satellite pass and those of the pass a week later.
+
+    Arguments:
+        metrics: Coordinates of the points in each metric.
+        size: The number of neighbours.
+        start: The first point that needs neighbours.
+
+    Returns:
+        The table; absent ones are -1, at the end of a row.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 5.0], [3.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+        >>> joint_neighbors([x[:, :1], x[:, 1:]], 2)[2].tolist()  # nearest in x, then in y
+        [0, 1]
+    """
+    if len(metrics) == 1:
+        return previous_neighbors(metrics[0], size, start)
+    tables = np.stack([previous_neighbors(x, size, start).numpy() for x in metrics])
+    out = np.full(tables.shape[1:], -1, dtype=np.int32)
+    runs = chunked(len(out))
+    in_threads(lambda k: merge(tables, *runs[k], out), len(runs))
+    return torch.as_tensor(out)
