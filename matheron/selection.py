@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .domain import Grid, Points
 from .fit import Fit, maximum_likelihood, predict
-from .kernels import Kernel, Matern, separable
+from .kernels import Gaussian, Kernel, Matern, separable
 from .metrics.scores import crps_gaussian
 from .observations import LinearObservation, PointObservation, Stack
 from .priors import GaussianProcess
@@ -125,9 +125,17 @@ def candidates(points: Points, variance: float) -> dict[str, Maker]:
     """
     time, spans = _extents(points)
     if time > 0 and spans:
-        return _space_time(time, spans, variance)
-    spans = spans or [time]
-    return _in_space(spans, variance)
+        return _space_time(time, spans, _spacing(points), variance)
+    return _in_space(spans or [time], variance)
+
+
+def _spacing(points: Points) -> float:
+    r"""Returns the median distance in space from a datum to the next in time, or the nearest."""
+    x = points.cartesian(points.center if points.metric == "sphere" else (0.0, 0.0))
+    x = x[torch.argsort(x[:, 0])][:, 1:]
+    step = x.diff(dim=0).norm(dim=1)
+    step = step[step > 0]
+    return step.median().item() if len(step) else 1.0
 
 
 def _in_space(spans: Sequence[float], variance: float) -> dict[str, Maker]:
@@ -150,27 +158,40 @@ def _in_space(spans: Sequence[float], variance: float) -> dict[str, Maker]:
     }
 
 
-def _space_time(time: float, spans: Sequence[float], variance: float) -> dict[str, Maker]:
+def _space_time(
+    time: float, spans: Sequence[float], spacing: float, variance: float
+) -> dict[str, Maker]:
     middle = math.exp(sum(math.log(s) for s in spans) / len(spans))
+    fine = min(2 * spacing, middle / 20)
 
-    def joint(nu: float, share: float, scale: float, duration: float) -> Matern:
-        lengths = [duration * time, *(scale * middle for _ in spans)]
-        return Matern(nu, share * variance, lengths)
+    def joint(share: float, scale: float, duration: float) -> Kernel:
+        return Matern(1.5, share * variance, [duration * time, *(scale * middle for _ in spans)])
 
-    def apart(share: float, scale: float, duration: float, nus: tuple[float, float]) -> Kernel:
-        over_time = Matern(nus[0], 1.0, duration * time, axes="time")
-        over_time.log_variance.requires_grad_(False)
-        over_space = Matern(nus[1], share * variance, scale * middle, axes="space")
-        return separable(over_time, over_space)
+    def over_time(nu: float, duration: float) -> Matern:
+        kernel = Matern(nu, 1.0, duration * time, axes="time")
+        kernel.log_variance.requires_grad_(False)  # that of the space kernel says it
+        return kernel
+
+    def apart(
+        nus: tuple[float, float], share: float, scale: float, duration: float, free: bool = False
+    ) -> Kernel:
+        space = Matern(nus[1], share * variance, scale * middle, axes="space", learn_nu=free)
+        return separable(over_time(nus[0], duration), space)
+
+    def passing() -> Kernel:
+        r"""What one pass sees and no other: errors along the track, waves too quick to map."""
+        space = Gaussian(0.1 * variance, fine, axes="space")
+        return separable(over_time(0.5, 0.003), space)
 
     return {
-        "Matern 3/2 of space-time": lambda: joint(1.5, 1.0, 0.1, 0.5),
-        "Matern 1/2 of space-time": lambda: joint(0.5, 1.0, 0.2, 1.0),
-        "separable, time 1/2, space 3/2": lambda: apart(1.0, 0.1, 1.0, (0.5, 1.5)),
-        "two Matern 3/2 of space-time": lambda: joint(1.5, 0.6, 0.3, 1.0)
-        + joint(1.5, 0.4, 0.06, 0.4),
-        "two separable scales": lambda: apart(0.6, 0.3, 1.5, (0.5, 1.5))
-        + apart(0.4, 0.06, 0.5, (0.5, 1.5)),
+        "Matern 3/2 of space-time": lambda: joint(1.0, 0.1, 0.5),
+        "separable, time 1/2, space 3/2": lambda: apart((0.5, 1.5), 1.0, 0.1, 1.0),
+        "two separable scales": lambda: apart((1.5, 1.5), 0.6, 0.06, 1.0)
+        + apart((0.5, 1.5), 0.4, 0.3, 1.0),
+        "space-time + errors along the track": lambda: joint(0.9, 0.08, 0.7) + passing(),
+        "two separable scales + errors along the track": lambda: apart((1.5, 2.0), 0.5, 0.05, 1.0, True)
+        + apart((0.5, 1.5), 0.4, 0.25, 1.0)
+        + passing(),
     }
 
 
@@ -212,21 +233,32 @@ def _trial(
     points = observation.points
     x = points.cartesian(points.center if points.metric == "sphere" else (0.0, 0.0))
     block = _blocks(points, x, _gap(domain, points))
-    m, count = len(points), int(block.max()) + 1
+    folds = []
+    for held in _held_out(observation, block, generator):
+        index = torch.nonzero(held)[:, 0]
+        probe = torch.zeros_like(held)
+        probe[index[torch.randperm(len(index), generator=generator)[:PROBES]]] = True
+        folds.append((~held, probe))
+    return _Trial(points, y, observation, block, folds, _clusters(x, SAMPLE, generator))
+
+
+def _held_out(
+    observation: LinearObservation, block: Int[Tensor, " m"], generator: torch.Generator
+) -> list[Bool[Tensor, " m"]]:
+    r"""Returns what to hold out in turn: instruments where there are several, else blocks."""
+    m = len(block)
+    if isinstance(observation, Stack):
+        label = torch.repeat_interleave(
+            torch.arange(len(observation.parts)),
+            torch.tensor([len(p.points) for p in observation.parts]),
+        )
+        return [label == k for k in range(len(observation.parts))]
+    count = int(block.max()) + 1
     turns = 5 if m <= 3_000 else (3 if m <= 20_000 else 1)
     fold = (torch.arange(count) % max(min(5, count), 2))[torch.randperm(count, generator=generator)]
-    folds = []
-    for k in range(turns):
-        held = fold[block] == k
-        if held.any() and not held.all():
-            index = torch.nonzero(held)[:, 0]
-            probe = torch.zeros_like(held)
-            probe[index[torch.randperm(len(index), generator=generator)[:PROBES]]] = True
-            folds.append((~held, probe))
-    if not folds:  # one block only: every other datum
-        held = torch.arange(m) % 2 == 1
-        folds = [(~held, held)]
-    return _Trial(points, y, observation, block, folds, _clusters(x, SAMPLE, generator))
+    held = [fold[block] == k for k in range(turns)]
+    held = [h for h in held if h.any() and not h.all()]
+    return held or [torch.arange(m) % 2 == 1]  # one block only: every other datum
 
 
 def _blocks(points: Points, x: Float[Tensor, "m k"], side: float) -> Int[Tensor, " m"]:

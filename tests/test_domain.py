@@ -310,7 +310,7 @@ BAD = [
     (lambda: mt.Grid(), r"Grid\(...\): expected at least one axis, got none"),
     (
         lambda: mt.Grid(time=[0.0, 2.0, 1.0]),
-        r"Grid\(time=...\): expected strictly increasing .* got \[0.0, 2.0, 1.0\].*sortby\('time'\)",
+        r"Grid\(time=...\): .* increasing .* got \[0.0, 2.0, 1.0\].*sortby\('time'\)",
     ),
     (lambda: mt.Grid(x=[0.0, 0.0]), r"Grid\(x=...\): expected strictly increasing"),
     (

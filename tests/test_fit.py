@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pytest
 import torch
@@ -242,7 +243,7 @@ def test_progress_never_goes_down() -> None:
     maximum_likelihood(prior, seen, y, progress=lambda _, value: seen_values.append(value))
     assert seen_values
     assert seen_values[0] > before
-    assert all(b >= a - 1e-6 * abs(a) for a, b in zip(seen_values, seen_values[1:], strict=False))
+    assert all(b >= a - 1e-6 * abs(a) for a, b in itertools.pairwise(seen_values))
     assert_close(prior.fitted.log_likelihood, seen_values[-1], rtol=1e-9, atol=1e-9)
 
 

@@ -133,8 +133,7 @@ def test_only_gaussian_laws_have_a_covariance(name: str) -> None:
     posterior = dated()
     shadow = Shadow(posterior.conditional, 8)(posterior.y)
     with pytest.raises(TypeError, match=rf"Posterior.{name}: expected a Gaussian .* got Shadow"):
-        value = getattr(shadow, name)
-        value()
+        getattr(shadow, name)()
 
 
 def test_an_estimator_without_a_simulated_prior_says_so() -> None:

@@ -229,7 +229,7 @@ class Matern(Stationary):
     Example:
         >>> kernel = Matern(nu=0.5, variance=2.0, lengthscale=3.0)
         >>> kernel(torch.zeros(1, 1), torch.full((1, 1), 3.0)).item()  # 2 / e
-        0.73575888...
+        0.73575...
     """
 
     CLOSED = {0.5: "exponential", 1.5: "matern32", 2.5: "matern52"}
@@ -280,7 +280,7 @@ class Gaussian(Stationary):
 
     Example:
         >>> Gaussian(lengthscale=2.0)(torch.zeros(1, 1), torch.full((1, 1), 2.0)).item()
-        0.60653065...
+        0.60653...
     """
 
     radial = "gaussian"

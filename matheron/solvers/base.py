@@ -2,7 +2,15 @@ r"""What a solver is: prior and observation in, conditional law out."""
 
 from __future__ import annotations
 
-__all__ = ["Likelihood", "LikelihoodSolver", "Score", "Solver", "check_linear", "check_trend", "frozen"]
+__all__ = [
+    "Likelihood",
+    "LikelihoodSolver",
+    "Score",
+    "Solver",
+    "check_linear",
+    "check_trend",
+    "frozen",
+]
 
 import abc
 import copy
@@ -20,7 +28,7 @@ from ..posterior import Conditional
 from ..priors.base import Prior
 
 P = TypeVar("P", bound=Prior)
-M = TypeVar("M", Prior, LinearObservation)
+M = TypeVar("M", bound="Prior | LinearObservation")
 
 
 class Solver(nn.Module, abc.ABC, Generic[P]):
@@ -72,7 +80,9 @@ def frozen(module: M) -> M:
     The domain is shared, not copied.
     """
     memo = {id(module.domain): module.domain}
-    return copy.deepcopy(module, memo).requires_grad_(False)
+    copied = copy.deepcopy(module, memo)
+    copied.requires_grad_(False)
+    return copied
 
 
 @torch.no_grad()

@@ -330,14 +330,14 @@ def test_single_precision_is_close_to_double(solver: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ALL)
-def test_an_empty_trend_of_data_is_refused(solver: str) -> None:
+def test_a_trend_that_the_data_cannot_tell_is_refused(solver: str) -> None:
     points = mt.Points(x=[1.0, 1.0], y=[0.0, 2.0])  # x does not vary: "1" and "x" are one column
     grid = plane_grid()
     prior = mt.GaussianProcess(mt.Matern(0.5), grid, trend="1 + x")
     with pytest.raises(ValueError, match=r"expected a trend that the data can tell"):
-        ALL[solver]()(prior, mt.PointObservation(grid, points, 0.1))(
+        ALL[solver]()(prior, mt.PointObservation(grid, points, 0.1)).estimate(
             torch.ones(2, dtype=DOUBLE)
-        ).mean  # noqa: B018
+        )
 
 
 def test_data_that_determine_one_another_are_refused() -> None:
