@@ -201,6 +201,12 @@ class Points:
 
     def axis(self, name: str) -> Float[Tensor, " m"]:
         r"""Returns one coordinate by name."""
+        if name not in self.dims:
+            msg = (
+                f"Points.axis(name={name!r}): expected one of {self.dims}, got {name!r}. "
+                "Name an axis of these points."
+            )
+            raise ValueError(msg)
         return self.coords[:, self.dims.index(name)]
 
     def since(self, epoch: np.datetime64 | None) -> Points:
@@ -379,6 +385,12 @@ class Grid:
 
     def flatten(self, field: Tensor) -> Float[Tensor, "*batch n"]:
         r"""Returns the state of a field that has the shape of the grid."""
+        if field.shape[max(field.ndim - len(self.shape), 0) :] != self.shape:
+            msg = (
+                f"Grid.flatten(field=...): expected the last axes {self.shape}, got shape "
+                f"{tuple(field.shape)}. Transpose it, with the axes in the order {self.dims}."
+            )
+            raise ValueError(msg)
         x = field.flatten(-len(self.shape))
         return x if self.mask is None else x[..., self.mask]
 
@@ -487,9 +499,7 @@ def _tangent_frame(lat: Tensor, lon: Tensor, center: tuple[float, float]) -> lis
     return [EARTH_RADIUS * north, EARTH_RADIUS * east, EARTH_RADIUS * up]
 
 
-def _bracket(
-    name: str, axis: Tensor, s: Tensor, metric: str
-) -> tuple[Tensor, Tensor, Tensor]:
+def _bracket(name: str, axis: Tensor, s: Tensor, metric: str) -> tuple[Tensor, Tensor, Tensor]:
     r"""Returns the two nodes around each coordinate and the weight of the upper one."""
     slack = 1e-9 * max(axis.abs().max().item(), 1.0)
     turn = name == "lon" and metric == "sphere"

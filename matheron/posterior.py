@@ -49,7 +49,7 @@ class Conditional(abc.ABC):
         r"""Returns the standard deviation of :math:`x` given :math:`y`, by default from draws."""
         return self.sample(y, size, generator).std(dim=0)
 
-    def info(self, y: Float[Tensor, " m"]) -> dict[str, Any]:  # noqa: ARG002
+    def info(self, y: Float[Tensor, " m"]) -> dict[str, Any]:
         r"""Returns what the solver has to say of its own work."""
         return {}
 
@@ -117,9 +117,9 @@ class GaussianConditional(Estimator):
 
     def std(
         self,
-        y: Float[Tensor, " m"],  # noqa: ARG002
-        size: int,  # noqa: ARG002
-        generator: Generator | None,  # noqa: ARG002
+        y: Float[Tensor, " m"],
+        size: int,
+        generator: Generator | None,
     ) -> Float[Tensor, " n"]:
         return self.variance().clamp(min=0).sqrt()
 

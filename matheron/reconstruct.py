@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["automatic", "reconstruct"]
 
-import torch
 import warnings
 import xarray as xr
 

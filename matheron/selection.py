@@ -155,6 +155,7 @@ def _in_space(spans: Sequence[float], variance: float) -> dict[str, Maker]:
         "Matern 1/2 + Matern 1/2": lambda: part(0.5, 0.6, 0.4) + part(0.5, 0.4, 0.05),
         "Matern 1/2 + Matern 3/2": lambda: part(0.5, 0.7, 0.3) + part(1.5, 0.3, 0.02),
         "Matern 3/2 + Matern 3/2": lambda: part(1.5, 0.7, 0.2) + part(1.5, 0.3, 0.03),
+        "three Matern 3/2": lambda: part(1.5, 0.5, 0.3) + part(1.5, 0.3, 0.05) + part(1.5, 0.2, 0.01),
     }
 
 

@@ -11,28 +11,33 @@ import sys
 import typer
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from ..data import InputError, check_output, describe, read, read_map
-from ..report import report as write_report
-from .border import Names, console, output_folder, say
+from .border import Names, output_folder, say
 from .demonstrate import demonstrate
 from .mapping import Request, fit_model, make_map
 from .model import Model
-from .scoring import score_files, show_scores
+from .scoring import read_like, score_files, show_scores
 from .settings import Settings
+from ..data import check_output, describe, read, read_map
+from ..report import report as write_report
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Reconstruct fields from sparse, noisy, gappy observations, with their uncertainty.",
+    help=(
+        "Reconstruct fields from sparse, noisy, gappy observations, with their uncertainty. "
+        "With --debug, an error shows where it comes from."
+    ),
 )
+
+UsageError = typer.BadParameter.__mro__[1]
+"""What the parser raises; typer does not name it."""
 
 Variable = Annotated[str | None, typer.Option(help="The variable, where it is not obvious.")]
 Axis = Annotated[str | None, typer.Option(help="The name of this coordinate in the file.")]
-Seed = Annotated[int, typer.Option(help="The seed of every random number.")]
-Files = Annotated[list[Path], typer.Argument(help="CSV, Parquet or NetCDF.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The seed of every random number.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="CSV, Parquet or NetCDF.")]
 
 
 @app.command(epilog="Example: matheron demo -o demo")
@@ -86,9 +91,7 @@ def fit(
     typer.echo(model.summary)
 
 
-@app.command(
-    "map", epilog="Example: matheron map tracks.csv --grid -6:0:0.1,35:44:0.1 -o map.nc"
-)
+@app.command("map", epilog="Example: matheron map tracks.csv --grid -6:0:0.1,35:44:0.1 -o map.nc")
 def map_(
     files: Files,
     output: Annotated[Path, typer.Option("-o", "--output", help="map.nc, or a table.")],
@@ -154,23 +157,23 @@ def report(
     import xarray as xr
 
     check_output(output, (".html",))
-    chart = read_map(map_file, variable)
+    name = read_map(map_file, variable).variable
     with xr.open_dataset(map_file) as dataset:
         page = write_report(
             dataset.load(),
             output,
-            truth=None if truth is None else _truth(truth, variable or chart.variable),
-            observations=None if observations is None else read(observations, variable),
+            truth=None if truth is None else _truth(truth, name),
+            observations=None if observations is None else read_like(observations, name),
             noisy=noisy,
             generator=torch.Generator().manual_seed(seed),
         )
     say(f"wrote {page}")
 
 
-def _truth(path: Path, variable: str) -> object:
+def _truth(path: Path, variable: str) -> Any:
     import xarray as xr
 
-    data = read(path, None)
+    data = read_like(path, variable)
     if data.grid is None:
         return data
     with xr.open_dataset(path) as dataset:
@@ -180,25 +183,53 @@ def _truth(path: Path, variable: str) -> object:
 def main() -> None:
     r"""Runs the command line; errors are one line on stderr, unless ``--debug`` is given."""
     debug = "--debug" in sys.argv
-    sys.argv = [a for a in sys.argv if a != "--debug"]
     os.environ.setdefault("MPLBACKEND", "Agg")
     try:
-        app(standalone_mode=True)
+        code = _run([a for a in sys.argv[1:] if a != "--debug"] or ["--help"])
     except KeyboardInterrupt:
-        console.print("matheron: interrupted; nothing was written", style="red")
-        raise SystemExit(1) from None
-    except (InputError, ValueError, TypeError, FileNotFoundError) as error:
-        if debug:
-            raise
-        raise SystemExit(_fail(error, 2)) from None
+        code = _fail("interrupted; no file was left half written", 1)
+    except BrokenPipeError:  # the reader of a pipe has left: nobody to tell
+        code = _close_output()
     except Exception as error:
         if debug:
             raise
-        raise SystemExit(_fail(error, 1)) from None
+        code = _explain(error)
+    raise SystemExit(code)
 
 
-def _fail(error: Exception, code: int) -> int:
+def _run(arguments: list[str]) -> int:
+    r"""Runs one command, without the boxes and exits of the parser."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("matheron", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as finished:  # after --help
+        return finished.exit_code
+    return 0
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, UsageError):
+        return _fail(_usage(error), 2)
     text = " ".join(str(error).split()) or type(error).__name__
-    hint = "" if code == 2 else " (--debug shows where)"
-    sys.stderr.write(f"matheron: {text}{hint}\n")
+    if isinstance(error, (ValueError, TypeError, FileNotFoundError)):
+        return _fail(text, 2)
+    return _fail(f"{text} (--debug shows where)", 1)
+
+
+def _usage(error: Any) -> str:
+    r"""Returns what the parser refused, worded as every other error."""
+    path = "matheron" if error.ctx is None else error.ctx.command_path
+    where = path.removeprefix("matheron").strip() or "command"
+    got = " ".join(error.format_message().split()).rstrip(".")
+    return f"{where}(...): expected other options, got: {got}. Try {path} --help."
+
+
+def _fail(text: str, code: int) -> int:
+    sys.stderr.write(f"matheron: {text}\n")
     return code
+
+
+def _close_output() -> int:
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the interpreter flushes it as it ends)
+    return 1

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from rich.console import Console
+from typing import Any
 
 from ..data import InputError
 
@@ -41,7 +42,7 @@ class Names:
     x: str | None = None
     y: str | None = None
 
-    def given(self) -> dict[str, str]:
+    def given(self) -> dict[str, Any]:
         r"""Returns the names that were given."""
         return {k: v for k, v in asdict(self).items() if v is not None}
 

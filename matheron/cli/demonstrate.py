@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from torch import Generator, Tensor
 
+from .border import Names, say
+from .mapping import Request, make_map
+from .scoring import score_files, show_scores
+from .settings import Settings
 from ..data import InputError, map_dataset, write_dataset, write_table
 from ..domain import Grid, Points
 from ..kernels import Matern
 from ..priors import GaussianProcess
 from ..report import report
 from ..solvers import Vecchia
-from .border import Names, say
-from .mapping import Request, make_map
-from .scoring import score_files, show_scores
-from .settings import Settings
 
 NOISE = {"alpha": 0.02, "beta": 0.04}
 BIAS = {"alpha": 0.015, "beta": -0.02}

@@ -16,7 +16,11 @@ from importlib.metadata import version
 from jaxtyping import Float
 from pathlib import Path
 from torch import Tensor
+from typing import Any
 
+from .border import Names, say, working
+from .model import Model
+from .settings import Settings
 from ..data import (
     InputError,
     Observations,
@@ -29,13 +33,16 @@ from ..data import (
     write_table,
 )
 from ..domain import Grid, Points
+from ..fit import maximum_likelihood
 from ..observations import LinearObservation, PointObservation, Stack
 from ..posterior import Posterior
+from ..priors import Trend
 from ..reconstruct import automatic
 from ..selection import Choice, choose, instruments
-from .border import Names, say, working
-from .model import Model
-from .settings import Settings
+from ..solvers.base import LikelihoodSolver
+
+MOST_NUMBERS = 1_000_000_000
+"""The most numbers of an ensemble: 8 GB of memory."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +84,46 @@ def _flat_grid(grid: Grid, metric: str | None) -> Grid:
     if metric is None or metric == grid.metric:
         return grid
     mask = None if grid.mask is None else grid.mask.reshape(grid.shape)
-    return Grid(mask=mask, metric=metric, epoch=grid.epoch, **grid.axes)  # type: ignore[arg-type]
+    covariates = {k: grid.unflatten(v) for k, v in grid.covariates.items()}
+    axes: dict[str, Any] = dict(grid.axes)
+    return Grid(mask=mask, metric=metric, epoch=grid.epoch, covariates=covariates, **axes)
 
 
-def _target(request: Request, data: Observations, metric: str | None) -> Target:
+def _check_target(request: Request) -> None:
     if (request.grid is None) == (request.at is None):
         msg = (
             "map(grid=..., at=...): expected one of them, got "
             f"{'none' if request.grid is None else 'both'}. Give --grid same, spans, or --at."
         )
         raise InputError(msg)
+
+
+def _target(request: Request, data: Observations, metric: str | None) -> Target:
     if request.at is not None:
         points, table = read_points(request.at, data)
         return Target(_flat(points, metric), table)
     assert request.grid is not None
     return Target(_flat_grid(parse_grid(request.grid, data), metric))
+
+
+def _metric_of(model: Model, data: Observations, settings: Settings) -> str:
+    r"""Returns the metric of a model, once its axes are known to be those of the data."""
+    model.check(data.points.dims)
+    for name in ("trend", "metric"):
+        if getattr(settings, name) not in {None, getattr(model, name)}:
+            say(f"note: the {name} is that of the model, '{getattr(model, name)}'")
+    if model.variable != data.variable:
+        say(f"note: the model was fitted on '{model.variable}', not on '{data.variable}'")
+    return model.metric
+
+
+def _check_members(members: int, nodes: int) -> None:
+    if members * nodes > MOST_NUMBERS:
+        msg = (
+            f"map(members={members}): expected at most {MOST_NUMBERS:.0e} numbers in all, got "
+            f"{members * nodes:.2g} on {nodes} nodes. Draw fewer members, or take a coarser grid."
+        )
+        raise InputError(msg)
 
 
 def _describe_data(data: Observations) -> None:
@@ -106,10 +138,17 @@ def _describe_data(data: Observations) -> None:
 def fit_model(data: Observations, settings: Settings, start: Model | None = None) -> Model:
     r"""Chooses and fits a model for some data, or fits the one given again."""
     _describe_data(data)
-    points = _flat(data.points, settings.metric)
     if start is not None:
-        return _fit_again(data, points, settings, start)
-    return _as_model(data, _choose(data, points, points, settings))
+        start.check(data.points.dims)
+    points = _flat(data.points, settings.metric)
+    solver = settings.likelihood_solver()
+    if start is not None:
+        return _fit_again(data, _flat(points, start.metric), solver, start)
+    choice = _choose(data, points, points, settings)
+    if solver is not None:  # the structure is chosen by the quickest; the numbers are its own
+        with working(f"fit by {settings.method}"):
+            maximum_likelihood(choice.prior, choice.observation, choice.y, solver)
+    return _as_model(data, choice)
 
 
 def _codes(data: Observations) -> Tensor | None:
@@ -125,6 +164,10 @@ def _choose(
             "Give a model: --model DIR."
         )
         raise InputError(msg)
+    if settings.trend not in {None, "", "0"}:  # told now, rather than after the fit
+        trend = Trend(str(settings.trend), points)
+        for where in (points, domain.points):
+            trend.design(where)
     with working("choose and fit a model"):
         return choose(
             domain,
@@ -188,23 +231,25 @@ def _observe(
     return Stack(*parts), torch.cat([data.values[i] for i in index])
 
 
-def _fit_again(data: Observations, points: Points, settings: Settings, start: Model) -> Model:
-    from ..fit import maximum_likelihood
-
+def _fit_again(
+    data: Observations, points: Points, solver: LikelihoodSolver | None, start: Model
+) -> Model:
     observation, y = instruments(points, points, data.values, data.noise, _codes(data))
     prior = start.prior(points)
     with working("fit the model again"):
-        maximum_likelihood(prior, observation, y)
+        maximum_likelihood(prior, observation, y, solver)
     return _as_model(data, Choice(prior, observation, y, start.structure, start.scores))
 
 
 def make_map(request: Request, settings: Settings, command: str = "") -> None:
     r"""Maps some data, and writes the map whole or not at all."""
+    _check_target(request)
     check_output(request.output, (".nc",) if request.at is None else (".csv", ".parquet"))
     model = None if request.model is None else Model.load(request.model)
     data = read(list(request.files), request.variable, **request.names.given())
-    metric = settings.metric if model is None else model.metric
+    metric = settings.metric if model is None else _metric_of(model, data, settings)
     target = _target(request, data, metric)
+    _check_members(request.members, len(target.domain))
     _describe_data(data)
     points = _flat(data.points, metric)
     if model is None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 __all__ = ["Model"]
 
+import contextlib
 import json
 import os
 import safetensors
+import shutil
 import tempfile
 import torch
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from safetensors.torch import load_file, save_file
 from typing import Any
@@ -32,9 +35,13 @@ COMPOSITES: dict[str, type[Sum] | type[Product]] = {"Sum": Sum, "Product": Produ
 def structure_of(kernel: Kernel) -> dict[str, Any]:
     r"""Returns what is needed to build a kernel again, but for its numbers."""
     if isinstance(kernel, Sum | Product):
-        return {"type": type(kernel).__name__, "parts": [structure_of(k) for k in kernel.parts]}
+        parts = [structure_of(k) for k in kernel.parts if isinstance(k, Kernel)]
+        return {"type": type(kernel).__name__, "parts": parts}
     if not isinstance(kernel, Matern | Gaussian | Wendland):
-        msg = f"Model(kernel=...): expected sums and products of Matern, got {type(kernel).__name__}."
+        msg = (
+            f"Model(kernel=...): expected sums and products of {', '.join(FAMILIES)}, got "
+            f"{type(kernel).__name__}. Keep the script that fitted it instead."
+        )
         raise InputError(msg)
     scale, shear = kernel.log_lengthscale, kernel.shear
     spec: dict[str, Any] = {
@@ -98,13 +105,24 @@ class Model:
 
     def prior(self, domain: Grid | Points) -> GaussianProcess:
         r"""Returns the prior on a domain."""
-        if domain.dims != self.dims or domain.metric != self.metric:
+        self.check(domain.dims)
+        return GaussianProcess(self.kernel, domain, trend=self.trend)
+
+    def check(self, dims: tuple[str, ...]) -> None:
+        r"""Refuses data that have other axes than those of the model."""
+        if dims != self.dims:
             msg = (
                 f"Model(dims={self.dims}): expected data on these axes ({self.metric}), got "
-                f"{domain.dims} ({domain.metric}). Fit a model on these data."
+                f"{dims}. Fit a model on these data."
             )
             raise InputError(msg)
-        return GaussianProcess(self.kernel, domain, trend=self.trend)
+
+    def _checked(self) -> Model:
+        numbers = [*self.kernel.state_dict().values(), torch.tensor(self.bias)]
+        noise = [torch.tensor(float(v)) for v in self.noise.values()]
+        if not noise or not all(v.isfinite().all() for v in [*numbers, *noise]):
+            raise ValueError("numbers are missing or not finite")  # noqa: EM101
+        return self
 
     def noise_of(self, label: str) -> float:
         r"""Returns the noise of an instrument; the typical one where it is unknown."""
@@ -117,13 +135,13 @@ class Model:
 
     def save(self, folder: Path) -> None:
         r"""Writes the model, each file whole or not at all."""
-        folder.mkdir(exist_ok=True)
         plain = {k: v for k, v in asdict_shallow(self).items() if k != "kernel"}
         content = {"format": FORMAT, "kernel": structure_of(self.kernel), **plain}
         numbers = {k: v.contiguous() for k, v in self.kernel.state_dict().items()}
-        _replace(folder / "model.safetensors", lambda p: save_file(numbers, p))
         text = json.dumps(content, indent=1)
-        _replace(folder / "model.json", lambda p: Path(p).write_text(text, encoding="utf-8"))
+        with _folder(folder):
+            _replace(folder / "model.safetensors", lambda p: save_file(numbers, p))
+            _replace(folder / "model.json", lambda p: Path(p).write_text(text, encoding="utf-8"))
 
     @classmethod
     def load(cls, folder: Path) -> Model:
@@ -136,13 +154,11 @@ class Model:
             content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             numbers = load_file(folder / "model.safetensors")
             if content.pop("format") != FORMAT:
-                raise ValueError(f"format is not {FORMAT}")  # noqa: EM102, TRY301
+                raise ValueError(f"format is not {FORMAT}")  # noqa: EM102
             kernel = build(content.pop("kernel"))
             kernel.load_state_dict(numbers)
-            if not all(v.isfinite().all() for v in numbers.values()):
-                raise ValueError("numbers are not finite")  # noqa: EM101
             content["dims"] = tuple(content["dims"])
-            return cls(kernel=kernel, **content)
+            return cls(kernel=kernel, **content)._checked()
         except (
             OSError,
             ValueError,
@@ -165,7 +181,20 @@ def asdict_shallow(model: Model) -> dict[str, Any]:
     return {name: getattr(model, name) for name in model.__dataclass_fields__}
 
 
-def _replace(path: Path, write: Any) -> None:  # noqa: ANN401
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    r"""Makes a folder, which is removed again if it cannot be filled."""
+    new = not path.exists()
+    path.mkdir(exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if new:
+            shutil.rmtree(path)
+        raise
+
+
+def _replace(path: Path, write: Any) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
     os.close(handle)
     try:

@@ -2,13 +2,14 @@ r"""Scores of a map or of a table against the truth."""
 
 from __future__ import annotations
 
-__all__ = ["score_files", "show_scores"]
+__all__ = ["read_like", "score_files", "show_scores"]
 
 import numpy as np
 import pandas as pd
 import torch
 
 from dataclasses import dataclass
+from itertools import pairwise
 from jaxtyping import Float
 from pathlib import Path
 from torch import Tensor
@@ -35,6 +36,7 @@ class Pairs:
     points: Points
     units: str
     noisy: bool
+    variable: str
 
 
 def score_files(
@@ -64,7 +66,7 @@ def score_files(
     }
     found |= _scores(pairs, std, None if noisy else pairs.members)
     if observations is not None:
-        found["by_distance"] = _by_distance(pairs, std, read(observations, variable))
+        found["by_distance"] = _by_distance(pairs, std, read_like(observations, pairs.variable))
     return found
 
 
@@ -84,7 +86,7 @@ def _by_distance(pairs: Pairs, std: Tensor | None, data: Observations) -> list[d
     distance = pairs.points.nearest_distance(data.points)
     edges = distance.quantile(torch.tensor(EDGES, dtype=torch.float64)).unique()
     rows = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (distance >= low) & ((distance < high) | (high == edges[-1]))
         if not inside.any():
             continue
@@ -97,6 +99,7 @@ def _by_distance(pairs: Pairs, std: Tensor | None, data: Observations) -> list[d
             pairs.points,
             pairs.units,
             pairs.noisy,
+            pairs.variable,
         )
         scores = _scores(part, None if std is None else std[inside], None)
         rows.append({"from": low.item(), "to": high.item(), "count": int(inside.sum()), **scores})
@@ -105,7 +108,8 @@ def _by_distance(pairs: Pairs, std: Tensor | None, data: Observations) -> list[d
 
 def _map_pairs(prediction: Path, truth: Path, variable: str | None) -> Pairs:
     chart = read_map(prediction, variable)
-    data = _read_truth(truth, variable or chart.variable)
+    data = read_like(truth, variable or chart.variable, "time" not in chart.grid.dims)
+    _check_dims(truth, data, chart.grid)
     inside = _inside(chart.grid, data.points)
     points = data.points[inside]
     if len(points) == 0:
@@ -126,21 +130,39 @@ def _map_pairs(prediction: Path, truth: Path, variable: str | None) -> Pairs:
         points,
         chart.units,
         noisy=data.grid is None,
+        variable=chart.variable,
     )
 
 
 def _empty(chart: Map, points: Points) -> Pairs:
     none = torch.zeros(0, dtype=torch.float64)
-    return Pairs(none, none, None, None, None, points, chart.units, noisy=True)
+    return Pairs(
+        none, none, None, None, None, points, chart.units, noisy=True, variable=chart.variable
+    )
 
 
-def _read_truth(path: Path, variable: str) -> Observations:
+def _check_dims(truth: Path, data: Observations, grid: Grid) -> None:
+    dated = [e is not None for e in (data.epoch, grid.epoch)]
+    if data.points.dims != grid.dims or dated[0] != dated[1]:
+        kinds = [
+            ", ".join(d) + " (dates)" * e
+            for d, e in zip((data.points.dims, grid.dims), dated, strict=True)
+        ]
+        msg = (
+            f"score(truth={truth}): expected the coordinates {kinds[1]} of the map, got "
+            f"{kinds[0]}. Give the truth on the coordinates of the map."
+        )
+        raise InputError(msg)
+
+
+def read_like(path: Path, variable: str, squeeze: bool = True) -> Observations:
+    r"""Returns the data of a variable, which may have another name where it is alone."""
     try:
-        return read(path, variable)
+        return read(path, variable, squeeze=squeeze)
     except InputError as error:
         if "variable" not in str(error):
             raise
-    return read(path)  # under another name, if there is only one
+    return read(path, squeeze=squeeze)
 
 
 def _inside(grid: Grid, points: Points) -> Tensor:
@@ -165,7 +187,7 @@ def _inside(grid: Grid, points: Points) -> Tensor:
 def _table_pairs(prediction: Path, truth: Path, variable: str | None) -> Pairs:
     table = open_table(prediction)
     name = variable or _predicted(prediction, table)
-    data = _read_truth(truth, name)
+    data = read_like(truth, name)
     if name not in table:
         msg = (
             f"score(variable={name}): expected a column {name} in {prediction}, got "
@@ -195,6 +217,7 @@ def _table_pairs(prediction: Path, truth: Path, variable: str | None) -> Pairs:
         data.points[matched],
         data.units,
         noisy=True,
+        variable=name,
     )
 
 
@@ -262,6 +285,10 @@ def show_scores(scores: dict[str, Any]) -> str:
     if "by_distance" in scores:
         lines += ["  by distance to the nearest datum:"]
         for row in scores["by_distance"]:
-            found = "  ".join(f"{k} {row[k]:.4g}" for k in ("rmse", "crps", "coverage_90") if k in row)
-            lines.append(f"    {row['from']:>10.4g} to {row['to']:<10.4g} n={row['count']:<7} {found}")
+            found = "  ".join(
+                f"{k} {row[k]:.4g}" for k in ("rmse", "crps", "coverage_90") if k in row
+            )
+            lines.append(
+                f"    {row['from']:>10.4g} to {row['to']:<10.4g} n={row['count']:<7} {found}"
+            )
     return "\n".join(lines)

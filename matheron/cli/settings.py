@@ -4,13 +4,16 @@ from __future__ import annotations
 
 __all__ = ["METHODS", "Settings"]
 
+import math
 import sys
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..data import InputError
 from ..solvers import InducingPoints, Kriging, Solver, Taper, Vecchia
+from ..solvers.base import LikelihoodSolver
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,7 +55,10 @@ class Settings:
             )
             raise InputError(msg)
         if self.metric not in {None, "sphere", "plane"}:
-            msg = f"map(metric={self.metric}): expected sphere or plane, got {self.metric!r}."
+            msg = (
+                f"map(metric={self.metric}): expected sphere or plane, got {self.metric!r}. "
+                "Leave it out for the sphere where there are latitudes."
+            )
             raise InputError(msg)
 
     @classmethod
@@ -76,13 +82,24 @@ class Settings:
 
     def solver(self) -> Solver | None:
         r"""Returns the solver that was asked for, or ``None`` to choose one."""
-        makers = {
+        makers: dict[str, Callable[[], Solver]] = {
             "kriging": Kriging,
             "vecchia": lambda: Vecchia(self.neighbors, self.prediction_neighbors),
             "taper": lambda: Taper(self.radius),
             "inducing": lambda: InducingPoints(self.inducing),
         }
         return makers[self.method]() if self.method in makers else None
+
+    def likelihood_solver(self) -> LikelihoodSolver | None:
+        r"""Returns the solver whose likelihood is to be fitted, or ``None`` to choose one."""
+        solver = self.solver()
+        if solver is None or isinstance(solver, LikelihoodSolver):
+            return solver
+        msg = (
+            f"fit(method={self.method}): expected a method with a likelihood, got "
+            f"{self.method!r}. Fit with --method auto, and give {self.method} to `matheron map`."
+        )
+        raise InputError(msg)
 
 
 def _toml(path: Path) -> dict[str, object]:
@@ -97,11 +114,16 @@ def _toml(path: Path) -> dict[str, object]:
 
 
 def _check_type(path: Path | None, name: str, value: object, default: object) -> None:
-    kind = str if default is None else type(default)
+    kind: type = str if default is None else type(default)
     fine = isinstance(value, kind) or (kind is float and isinstance(value, int))
     if not fine or isinstance(value, bool):
         msg = f"config({path}): expected {name} to be {kind.__name__}, got {value!r}. Correct it."
         raise InputError(msg)
-    if isinstance(value, int | float) and name != "seed" and value <= 0:
-        msg = f"config({path}): expected a positive {name}, got {value}. Correct it."
+    if isinstance(value, int | float) and not _in_range(name, value):
+        wanted = "seed from 0 to 2^63 - 1" if name == "seed" else f"finite {name} > 0"
+        msg = f"config({path}): expected a {wanted}, got {value}. Correct it."
         raise InputError(msg)
+
+
+def _in_range(name: str, value: int | float) -> bool:
+    return 0 <= value < 2**63 if name == "seed" else 0 < value < math.inf

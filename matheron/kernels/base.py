@@ -19,7 +19,7 @@ from ..linalg.composition import Composition, Term
 def positive(where: str, name: str, value: float | Sequence[float] | Tensor) -> Tensor:
     r"""Returns a strictly positive float64 tensor, or says what is wrong with it."""
     v = torch.as_tensor(value, dtype=torch.float64)
-    if not (v.isfinite().all() and (v > 0).all()):
+    if v.numel() == 0 or not (v.isfinite().all() and (v > 0).all()):
         msg = f"{where}({name}=...): expected positive numbers, got {v.tolist()}. Check the units."
         raise ValueError(msg)
     return v.clone()
@@ -42,7 +42,7 @@ class Kernel(nn.Module, abc.ABC):
     def diagonal(self, a: Float[Tensor, "*batch p k"]) -> Float[Tensor, "*batch p"]:
         r"""Returns the variances :math:`c(a_i, a_i)`."""
 
-    def terms(self, x: Float[Tensor, "n k"]) -> Composition | None:  # noqa: ARG002
+    def terms(self, x: Float[Tensor, "n k"]) -> Composition | None:
         r"""Returns the kernel as a sum of products of radial functions over the sites ``x``.
 
         This is the form that the compiled solvers take. ``None`` where there is none; solvers

@@ -11,9 +11,9 @@ import torch.nn as nn
 from jaxtyping import Float
 from torch import Tensor
 
-from ..linalg.composition import correlation, matern_table
 from .base import Kernel, Product, Sum, positive
 from .stationary import Stationary, distance
+from ..linalg.composition import correlation, matern_table
 
 
 def _over(kernel: Kernel, axes: str, where: str) -> None:
@@ -104,7 +104,9 @@ class Gneiting(Kernel):
         super().__init__()
         for name, value, low in (("alpha", alpha, 1e-3), ("interaction", interaction, 0.0)):
             if not low <= value <= 1:
-                msg = f"Gneiting({name}=...): expected a number in [{low}, 1], got {value}. Clip it."
+                msg = (
+                    f"Gneiting({name}=...): expected a number in [{low}, 1], got {value}. Clip it."
+                )
                 raise ValueError(msg)
         if decay < 0:
             msg = f"Gneiting(decay=...): expected at least zero, got {decay}. Use 0.0."

@@ -6,7 +6,6 @@ __all__ = ["Gaussian", "Matern", "Stationary", "Wendland"]
 
 import abc
 import functools
-import math
 import torch
 import torch.nn as nn
 
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
+from .base import Kernel, positive
 from ..linalg.composition import (
     Composition,
     Factor,
@@ -23,7 +23,6 @@ from ..linalg.composition import (
     matern_table,
     radial_table,
 )
-from .base import Kernel, positive
 
 PLANES = {1: ((1, 2),), 3: ((1, 2), (1, 3), (2, 3))}
 """The planes, counted from the last axis, in which each rotation angle turns."""
@@ -33,9 +32,7 @@ def distance(
     a: Float[Tensor, "*batch p k"], b: Float[Tensor, "*batch q k"]
 ) -> Float[Tensor, "*batch p q"]:
     r"""Returns Euclidean distances, exactly zero and with zero gradient where sites coincide."""
-    square = sum(
-        (a[..., :, None, i] - b[..., None, :, i]).square() for i in range(a.shape[-1])
-    )
+    square = sum((a[..., :, None, i] - b[..., None, :, i]).square() for i in range(a.shape[-1]))
     near = square == 0
     return torch.where(near, 0.0, torch.where(near, 1.0, square).sqrt())
 
@@ -352,6 +349,4 @@ def _wendland_slope(u: Tensor, k: int) -> Tensor:
 
 @functools.lru_cache(maxsize=3)
 def _wendland(k: int) -> RadialTable:
-    return radial_table(
-        lambda u: _wendland_value(u, k), lambda u: _wendland_slope(u, k), end=1.0
-    )
+    return radial_table(lambda u: _wendland_value(u, k), lambda u: _wendland_slope(u, k), end=1.0)

@@ -32,9 +32,7 @@ def factorise(K: Float[Tensor, "n n"], where: str) -> Float[Tensor, "n n"]:
     return L
 
 
-def square_root(
-    K: Float[Tensor, "n n"], where: str, strict: bool = False
-) -> Float[Tensor, "n n"]:
+def square_root(K: Float[Tensor, "n n"], where: str, strict: bool = False) -> Float[Tensor, "n n"]:
     r"""Returns :math:`A` such that :math:`A A^\top = K`, for a covariance that may be singular.
 
     A singular covariance (coincident sites, a very smooth field) has a root all the same, by its

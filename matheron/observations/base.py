@@ -157,9 +157,7 @@ class Noise(nn.Module):
 
     std: Tensor
 
-    def __init__(
-        self, where: str, name: str, std: float | Tensor, size: int, learn: bool
-    ) -> None:
+    def __init__(self, where: str, name: str, std: float | Tensor, size: int, learn: bool) -> None:
         super().__init__()
         std = torch.as_tensor(std, dtype=torch.float64)
         self.size = size

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..domain import Grid, Points
 from .base import LinearObservation, Noise, _finite
+from ..domain import Grid, Points
 
 
 class GriddedObservation(LinearObservation):

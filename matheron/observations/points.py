@@ -10,8 +10,8 @@ from functools import cached_property
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..domain import Grid, Points
 from .base import LinearObservation, Noise
+from ..domain import Grid, Points
 
 
 class PointObservation(LinearObservation):

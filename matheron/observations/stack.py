@@ -10,8 +10,8 @@ import torch.nn as nn
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from ..domain import Grid, Points
 from .base import LinearObservation
+from ..domain import Grid, Points
 
 
 class Stack(LinearObservation):

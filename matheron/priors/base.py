@@ -90,6 +90,12 @@ class GaussianPrior(Energy, Sampling, Denoising):
         return z.square().sum(dim=(-2, -1)) / 2
 
     def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
+        if size < 1:
+            msg = (
+                f"{type(self).__name__}.sample(size=...): expected at least one draw, got {size}. "
+                "Ask for one or more."
+            )
+            raise ValueError(msg)
         L = square_root(self._domain_covariance(), where=type(self).__name__)
         z = torch.randn(size, len(L), dtype=L.dtype, generator=generator)
         return self.drift() + z @ L.mT

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .base import KernelPrior
+from .trend import Trend
 from ..domain import Grid, Points
 from ..kernels import Kernel
 from ..kernels.spacetime import Gneiting
 from ..kernels.stationary import Stationary
-from .base import KernelPrior
-from .trend import Trend
 
 
 class GaussianProcess(KernelPrior):

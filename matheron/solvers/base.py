@@ -126,7 +126,7 @@ class Likelihood(abc.ABC):
     def coefficients(self) -> tuple[Float[Tensor, " q"], Float[Tensor, "q q"]]:
         r"""Returns the coefficients of the trend at the maximum, and their covariance."""
 
-    def score(self, parameters: Sequence[nn.Parameter]) -> Score | None:  # noqa: ARG002
+    def score(self, parameters: Sequence[nn.Parameter]) -> Score | None:
         r"""Returns value, gradient and Fisher information, or ``None`` if out of reach."""
         return None
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from .base import Likelihood, LikelihoodSolver, check_linear, check_trend, frozen
 from ..domain import Points
 from ..linalg.dense import factorise
 from ..linalg.places import distinct_places
@@ -18,7 +19,6 @@ from ..linalg.vecchia import maxmin_order
 from ..observations import LinearObservation, Observation
 from ..posterior import GaussianConditional
 from ..priors.base import KernelPrior
-from .base import Likelihood, LikelihoodSolver, check_linear, check_trend, frozen
 
 
 class _LowRank(GaussianConditional):
@@ -153,7 +153,9 @@ class InducingPoints(LikelihoodSolver[KernelPrior]):
     def __init__(self, size: int = 500) -> None:
         super().__init__()
         if size < 1:
-            msg = f"InducingPoints(size=...): expected at least one point, got {size}."
+            msg = (
+                f"InducingPoints(size=...): expected at least one point, got {size}. Use e.g. 500."
+            )
             raise ValueError(msg)
         self.size = size
 

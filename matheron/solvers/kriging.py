@@ -13,18 +13,16 @@ from functools import cached_property
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from .base import Likelihood, LikelihoodSolver, Score, check_linear, frozen
 from ..domain import Points
 from ..linalg.dense import factorise, square_root
 from ..linalg.tangents import tangents
 from ..observations import LinearObservation, Observation
 from ..posterior import GaussianConditional
 from ..priors.base import GaussianPrior
-from .base import Likelihood, LikelihoodSolver, Score, check_linear, frozen
 
 
-def data_covariance(
-    prior: GaussianPrior, observation: LinearObservation
-) -> Float[Tensor, "m m"]:
+def data_covariance(prior: GaussianPrior, observation: LinearObservation) -> Float[Tensor, "m m"]:
     r"""Returns the covariance of the data, :math:`H B H^\top + R` and that of the biases."""
     s = observation.points
     K = prior.covariance(s, s)
@@ -36,9 +34,7 @@ def data_covariance(
 class DenseConditional(GaussianConditional):
     prior: GaussianPrior
 
-    def __init__(
-        self, prior: GaussianPrior, observation: LinearObservation
-    ) -> None:
+    def __init__(self, prior: GaussianPrior, observation: LinearObservation) -> None:
         super().__init__(prior, observation)
         s = observation.points
         self.L = factorise(data_covariance(prior, observation), "Kriging")

@@ -14,11 +14,11 @@ from scipy.sparse.linalg import SuperLU, splu
 from scipy.spatial import cKDTree
 from torch import Generator, Tensor
 
+from .base import Solver, check_linear, check_trend, frozen
 from ..linalg.dense import square_root
 from ..observations import LinearObservation, Observation
 from ..posterior import GaussianConditional
 from ..priors.base import KernelPrior
-from .base import Solver, check_linear, check_trend, frozen
 
 
 def _taper(u: np.ndarray) -> np.ndarray:

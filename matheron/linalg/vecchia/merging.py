@@ -17,7 +17,7 @@ from .threads import chunked, in_threads
 
 
 @compiled
-def merge(tables, first, last, out):  # noqa: ANN001, ANN201
+def merge(tables, first, last, out):  # noqa: ANN001
     """Take the nearest of each table in turn, each neighbour once, until a row is full."""
     metrics, _, wide = tables.shape
     size = out.shape[1]
@@ -39,7 +39,7 @@ def merge(tables, first, last, out):  # noqa: ANN001, ANN201
 
 
 def joint_neighbors(
-    metrics: Sequence[Float[Tensor, "n d"]], size: int, start: int = 0
+    metrics: Sequence[Float[Tensor, "n _"]], size: int, start: int = 0
 ) -> Int[Tensor, "t m"]:
     r"""Returns neighbours among earlier points, taken in turn from the nearest in each metric.
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .compiled import compiled
-from .lanes import WIDTH, load, splat, store
+from .lanes import WIDTH, load, splat, store, total
 from .packing import array
 from .threads import in_threads
 
@@ -22,6 +22,8 @@ __all__ = ["marginal_variance", "propagate"]
 Law = tuple[np.ndarray, np.ndarray, np.ndarray]
 EXACT_LIMIT = 16000
 BATCH = 4 * WIDTH
+NUMBERS = 2**26
+"""Numbers in memory at once, for the simulations of all threads: half a gigabyte."""
 
 
 @compiled
@@ -51,6 +53,33 @@ def recursion(weights, std, neighbors, start, first, shift, z):
         store(z, row + 1, b)
         store(z, row + 2, c)
         store(z, row + 3, d)
+
+
+@compiled
+def conditional_squares(weights, std, neighbors, start, z, squares):
+    """Targets in place from their draws, earlier points being 0, and the sum over the columns of
+    the squares of their conditional means.
+    """
+    for i in range(len(weights)):
+        a = splat(0.0)
+        b = splat(0.0)
+        c = splat(0.0)
+        d = splat(0.0)
+        for p in range(weights.shape[1]):
+            j = 4 * (neighbors[i, p] - start)
+            if neighbors[i, p] >= 0 and j >= 0:
+                w = splat(weights[i, p])
+                a = a + w * load(z, j)
+                b = b + w * load(z, j + 1)
+                c = c + w * load(z, j + 2)
+                d = d + w * load(z, j + 3)
+        squares[i] = total(a * a + b * b + c * c + d * d)
+        row = 4 * i
+        scale = splat(std[i])
+        store(z, row, a + scale * load(z, row))
+        store(z, row + 1, b + scale * load(z, row + 1))
+        store(z, row + 2, c + scale * load(z, row + 2))
+        store(z, row + 3, d + scale * load(z, row + 3))
 
 
 def propagate(
@@ -141,20 +170,27 @@ def exact_variance(law: Law, start: int) -> np.ndarray:
 
 
 def simulated_variance(law: Law, start: int, size: int, seed: int) -> np.ndarray:
-    """Rao-Blackwell estimate: own variance exact, that of the conditional mean by simulation."""
-    std = law[1]
-    count = len(std)
+    """Rao-Blackwell estimate: own variance exact, that of the conditional mean by simulation.
+
+    Each batch of draws has its own seed and is added in turn: the bits depend neither on the
+    number of threads nor on how many batches are in memory at once.
+    """
+    count = len(law[1])
+    pieces = -(-size // BATCH)
+    together = max(1, NUMBERS // (BATCH * max(count, 1)))
 
     def one(k: int) -> np.ndarray:
-        draws = np.random.default_rng((seed, k)).standard_normal((count, BATCH))
-        draws[:, size - k * BATCH :] = 0.0
-        z = draws.copy()
-        recursion(*law, start, 0, start, z.reshape(-1))
-        draws *= -std[:, None]
-        draws += z
-        return np.einsum("ij,ij->i", draws, draws)
+        z = np.random.default_rng((seed, k)).standard_normal((count, BATCH))
+        z[:, size - k * BATCH :] = 0.0
+        squares = np.empty(count)
+        conditional_squares(*law, start, z.reshape(-1), squares)
+        return squares
 
-    return std**2 + sum(in_threads(one, -(-size // BATCH))) / size
+    variance = np.zeros(count)
+    for first in range(0, pieces, together):
+        for part in in_threads(lambda k: one(first + k), min(together, pieces - first)):
+            variance += part
+    return law[1] ** 2 + variance / size
 
 
 def marginal_variance(
