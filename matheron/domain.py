@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from collections.abc import Mapping, Sequence
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -137,14 +137,13 @@ class Points:
         covariates: Mapping[str, ArrayLike | Tensor] | None = None,
         **axes: ArrayLike | Tensor,
     ) -> None:
-        if coords is not None:
-            axes = self._columns(coords, dims)
-        if not axes:
+        named: dict[str, Any] = axes if coords is None else self._columns(coords, dims)
+        if not named:
             msg = "Points(...): expected at least one coordinate, got none. Pass e.g. x=..., y=..."
             raise ValueError(msg)
-        axes = _canonical(axes)
-        self.epoch = _epoch(axes, epoch)
-        columns = {k: _coordinate("Points", k, v, self.epoch) for k, v in axes.items()}
+        named = _canonical(named)
+        self.epoch = _epoch(named, epoch)
+        columns = {k: _coordinate("Points", k, v, self.epoch) for k, v in named.items()}
         sizes = {k: len(v) for k, v in columns.items()}
         if len(set(sizes.values())) > 1:
             msg = (
@@ -343,7 +342,10 @@ class Grid:
             )
             raise ValueError(msg)
         if not m.any():
-            msg = "Grid(mask=...): expected some sea, got a mask that is False everywhere. Invert it."
+            msg = (
+                "Grid(mask=...): expected some sea, got a mask that is False everywhere. "
+                "Invert it."
+            )
             raise ValueError(msg)
         return None if m.all() else m.expand(self.shape).flatten()
 
@@ -377,13 +379,19 @@ class Grid:
 
     def unflatten(self, x: Float[Tensor, "*batch n"]) -> Tensor:
         r"""Returns a state with the shape of the grid, and NaN where it is masked."""
+        if x.shape[-1:] != (len(self),):
+            msg = (
+                f"Grid.unflatten(x=...): expected states of {len(self)} nodes, got shape "
+                f"{tuple(x.shape)}. Give the nodes that are not masked, last."
+            )
+            raise ValueError(msg)
         if self.mask is not None:
             full = x.new_full((*x.shape[:-1], math.prod(self.shape)), torch.nan)
             full[..., self.mask] = x
             x = full
         return x.unflatten(-1, self.shape)
 
-    def flatten(self, field: Tensor) -> Float[Tensor, "*batch n"]:
+    def flatten(self, field: Tensor) -> Shaped[Tensor, "*batch n"]:
         r"""Returns the state of a field that has the shape of the grid."""
         if field.shape[max(field.ndim - len(self.shape), 0) :] != self.shape:
             msg = (
@@ -441,7 +449,7 @@ class Grid:
 def _epoch(axes: Mapping[str, Any], epoch: np.datetime64 | None) -> np.datetime64 | None:
     time = axes.get("time")
     if epoch is not None or time is None or torch.is_tensor(time) or not _is_datetime(time):
-        return None if epoch is None else np.datetime64(epoch, "ns")
+        return None if epoch is None else epoch.astype("datetime64[ns]")
     dates = np.asarray(time).astype("datetime64[D]")
     valid = dates[~np.isnat(dates)]
     return valid.min().astype("datetime64[ns]") if valid.size else None
@@ -481,10 +489,11 @@ def _check_increasing(name: str, axis: Tensor) -> None:
 def _center(lat: Tensor, lon: Tensor) -> tuple[float, float]:
     lat, lon = lat.deg2rad(), lon.deg2rad()
     x, y, z = lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()
-    x, y, z = (c.mean().item() for c in (x, y, z))
-    if math.hypot(x, y, z) < 1e-6:  # the whole globe: no middle, any frame will do
+    east, north, up = (c.mean().item() for c in (x, y, z))
+    if math.hypot(east, north, up) < 1e-6:  # the whole globe: no middle, any frame will do
         return (0.0, 0.0)
-    return (math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x)))
+    reach = math.hypot(east, north)
+    return (math.degrees(math.atan2(up, reach)), math.degrees(math.atan2(north, east)))
 
 
 def _tangent_frame(lat: Tensor, lon: Tensor, center: tuple[float, float]) -> list[Tensor]:

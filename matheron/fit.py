@@ -21,7 +21,7 @@ from .observations import LinearObservation
 from .observations.base import Noise
 from .priors.base import KernelPrior
 from .priors.gp import GaussianProcess
-from .solvers.base import Likelihood, LikelihoodSolver, Solver
+from .solvers.base import Likelihood, LikelihoodSolver, Score, Solver
 from .solvers.kriging import Kriging
 from .solvers.vecchia import Vecchia
 
@@ -89,7 +89,7 @@ def _assign(parameters: Sequence[nn.Parameter], theta: Float[Tensor, " p"]) -> N
             p.copy_(value.reshape(p.shape))
 
 
-def _try(likelihood: Likelihood, parameters: Sequence[nn.Parameter]) -> object | None:
+def _try(likelihood: Likelihood, parameters: Sequence[nn.Parameter]) -> Score | None:
     r"""Returns the score, or ``None`` where the covariance is singular: a step too far."""
     try:
         score = likelihood.score(parameters)
@@ -197,12 +197,14 @@ def maximum_likelihood(
     tolerance: float = 0.02,
     refresh: int = 3,
     progress: Progress | None = None,
+    coarse: bool = True,
 ) -> KernelPrior:
     r"""Fits a prior, and what is learned of the noise, by maximum likelihood.
 
     Parameters are changed in place, as when a network is trained; the prior is returned, with the
-    report as ``prior.fitted``, printed by ``prior.summary()``. Those that do not require a gradient are left as they are. The noise
-    is fitted where the observation was built with ``learn_noise=True``.
+    report as ``prior.fitted``, printed by ``prior.summary()``. Those that do not require a
+    gradient are left as they are. The noise is fitted where the observation was built with
+    ``learn_noise=True``.
 
     The coefficients of the trend are profiled out (generalised least squares). Fisher scoring is
     used for up to 25 parameters, L-BFGS beyond. Where the solver orders data by the kernel, the
@@ -222,6 +224,7 @@ def maximum_likelihood(
         tolerance: The gain in log-likelihood below which to stop.
         refresh: The largest number of times to refresh the geometry.
         progress: Called with the step and the log-likelihood after each step.
+        coarse: Whether to start with a cheaper likelihood, where the solver has one.
 
     Raises:
         ValueError: If nothing is to be learned, or data are not finite.
@@ -248,7 +251,7 @@ def maximum_likelihood(
     solver = solver or default_solver(len(observation.points))
     report = progress or (lambda *_: None)
     total, converged = 0, False
-    start = solver.coarse()
+    start = solver.coarse() if coarse else None
     if start is not None:
         likelihood = start.likelihood(prior, observation, y)
         total += _maximise(likelihood, parameters, steps, max(tolerance, 0.5), report)[0]

@@ -163,7 +163,10 @@ class Posterior:
     def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
         r"""Draws an ensemble."""
         if size < 1:
-            msg = f"Posterior.sample(size=...): expected at least one draw, got {size}."
+            msg = (
+                f"Posterior.sample(size=...): expected at least one draw, got {size}. "
+                "Ask for one or more."
+            )
             raise ValueError(msg)
         return self.conditional.sample(self.y, size, generator)
 
@@ -203,6 +206,7 @@ class Posterior:
 
         Arguments:
             size: The number of members.
+            generator: The random number generator of the members.
             name: The name of the field, for the attributes.
             units: The units of the field.
         """
@@ -210,12 +214,11 @@ class Posterior:
         if size:
             fields["member"] = self.sample(size, generator)
         domain = self.conditional.prior.domain
-        dataset = xr.Dataset(
+        return xr.Dataset(
             {k: _labelled(domain, k, v, name, units) for k, v in fields.items()},
             coords=_coordinates(domain),
             attrs={"Conventions": "CF-1.8", "source": "matheron"},
         )
-        return dataset
 
 
 UNITS = {"lat": "degrees_north", "lon": "degrees_east"}
@@ -224,7 +227,7 @@ STANDARD = {"lat": "latitude", "lon": "longitude", "time": "time"}
 
 def _coordinates(domain: Grid | Points) -> dict[str, Any]:
     on_grid = isinstance(domain, Grid)
-    columns = domain.axes if on_grid else {k: domain.axis(k) for k in domain.dims}
+    columns = domain.axes if isinstance(domain, Grid) else {k: domain.axis(k) for k in domain.dims}
     coordinates: dict[str, Any] = {}
     for name, axis in columns.items():
         attrs = {"standard_name": STANDARD[name]} if name in STANDARD else {}

@@ -57,6 +57,7 @@ def reconstruct(
 
     Example:
         >>> import matheron as mt
+        >>> import torch
         >>> prior = mt.GaussianProcess(mt.Matern(1.5), mt.Grid(x=[0.0, 1.0]))
         >>> seen = mt.PointObservation(prior.domain, mt.Points(x=[0.5]), noise_std=0.1)
         >>> ds = mt.reconstruct(prior, seen, torch.tensor([1.0], dtype=torch.float64))

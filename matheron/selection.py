@@ -24,7 +24,7 @@ from .fit import Fit, maximum_likelihood, predict
 from .kernels import Gaussian, Kernel, Matern, separable
 from .metrics.scores import crps_gaussian
 from .observations import LinearObservation, PointObservation, Stack
-from .priors import GaussianProcess
+from .priors import GaussianProcess, Trend
 from .solvers.kriging import Kriging
 from .solvers.vecchia import Vecchia
 
@@ -62,6 +62,12 @@ class Choice:
         return self.prior.fitted
 
 
+def _scale(values: Float[Tensor, " m"]) -> float:
+    r"""Returns the std of the data, or a millionth of them where they are constant."""
+    largest = values.abs().max().item() or 1.0
+    return max(values.std(correction=0).item(), 1e-6 * largest)
+
+
 def instruments(
     domain: Grid | Points,
     points: Points,
@@ -82,7 +88,7 @@ def instruments(
         >>> len(observation.points)
         2
     """
-    guess = max(values.std(correction=0).item(), 1e-6)
+    guess = _scale(values)
     everywhere = torch.full_like(values, 0.2 * guess) if noise is None else noise.clamp(min=1e-12)
     if groups is None or len(groups.unique()) < 2:
         std = everywhere if noise is not None else 0.2 * guess
@@ -109,11 +115,12 @@ def instruments(
 def _extents(points: Points) -> tuple[float, list[float]]:
     r"""Returns the extent of time (zero without), and those of the space axes."""
     x = points.cartesian(points.center if points.metric == "sphere" else (0.0, 0.0))
-    span = (x.quantile(0.95, dim=0) - x.quantile(0.05, dim=0)) if len(x) > 4 else x.max(0)[0] - x.min(0)[0]
-    spans = [max(s, 1e-9) for s in span.tolist()]
-    if points.metric == "sphere":
-        spans = spans[:-1]
-    return (spans[0], spans[1:]) if "time" in points.dims else (0.0, spans)
+    low, high = (0.05, 0.95) if len(x) > 4 else (0.0, 1.0)
+    span = x.quantile(high, dim=0) - x.quantile(low, dim=0)
+    spans = span.tolist()[: -1 if points.metric == "sphere" else None]
+    time = (spans.pop(0) or 1.0) if "time" in points.dims else 0.0
+    widest = max(spans, default=0.0) or 1.0
+    return time, [s if s > 1e-6 * widest else widest for s in spans]  # data along one axis
 
 
 def candidates(points: Points, variance: float) -> dict[str, Maker]:
@@ -155,7 +162,9 @@ def _in_space(spans: Sequence[float], variance: float) -> dict[str, Maker]:
         "Matern 1/2 + Matern 1/2": lambda: part(0.5, 0.6, 0.4) + part(0.5, 0.4, 0.05),
         "Matern 1/2 + Matern 3/2": lambda: part(0.5, 0.7, 0.3) + part(1.5, 0.3, 0.02),
         "Matern 3/2 + Matern 3/2": lambda: part(1.5, 0.7, 0.2) + part(1.5, 0.3, 0.03),
-        "three Matern 3/2": lambda: part(1.5, 0.5, 0.3) + part(1.5, 0.3, 0.05) + part(1.5, 0.2, 0.01),
+        "three Matern 3/2": lambda: (
+            part(1.5, 0.5, 0.3) + part(1.5, 0.3, 0.05) + part(1.5, 0.2, 0.01)
+        ),
     }
 
 
@@ -187,18 +196,26 @@ def _space_time(
     return {
         "Matern 3/2 of space-time": lambda: joint(1.0, 0.1, 0.5),
         "separable, time 1/2, space 3/2": lambda: apart((0.5, 1.5), 1.0, 0.1, 1.0),
-        "two separable scales": lambda: apart((1.5, 1.5), 0.6, 0.06, 1.0)
-        + apart((0.5, 1.5), 0.4, 0.3, 1.0),
+        "two separable scales": lambda: (
+            apart((1.5, 1.5), 0.6, 0.06, 1.0) + apart((0.5, 1.5), 0.4, 0.3, 1.0)
+        ),
         "space-time + errors along the track": lambda: joint(0.9, 0.08, 0.7) + passing(),
-        "two separable scales + errors along the track": lambda: apart((1.5, 2.0), 0.5, 0.05, 1.0, True)
-        + apart((0.5, 1.5), 0.4, 0.25, 1.0)
-        + passing(),
+        "two separable scales + errors along the track": lambda: (
+            apart((1.5, 2.0), 0.5, 0.05, 1.0, True) + apart((0.5, 1.5), 0.4, 0.25, 1.0) + passing()
+        ),
     }
 
 
-def _trends(points: Points) -> list[str]:
+def _trend(points: Points) -> str:
+    r"""Returns a plane over the axes of space, of those terms that the data can tell apart."""
     axes = [d for d in points.dims if d not in {"time", "z", "depth"}]
-    return ["1", " + ".join(["1", *axes])] if axes else ["1"]
+    terms = ["1"]
+    for axis in axes if len(points) >= 5 * (1 + len(axes)) else ():
+        F = Trend(" + ".join([*terms, axis]), points).design(points)
+        F = F / F.norm(dim=0).clamp(min=1e-300)
+        if torch.linalg.matrix_rank(F, rtol=1e-6) == F.shape[1]:
+            terms.append(axis)
+    return " + ".join(terms)
 
 
 def _clusters(
@@ -256,7 +273,8 @@ def _held_out(
         return [label == k for k in range(len(observation.parts))]
     count = int(block.max()) + 1
     turns = 5 if m <= 3_000 else (3 if m <= 20_000 else 1)
-    fold = (torch.arange(count) % max(min(5, count), 2))[torch.randperm(count, generator=generator)]
+    order = torch.randperm(count, generator=generator)
+    fold = (torch.arange(count) % max(min(5, count), 2))[order]
     held = [fold[block] == k for k in range(turns)]
     held = [h for h in held if h.any() and not h.all()]
     return held or [torch.arange(m) % 2 == 1]  # one block only: every other datum
@@ -370,8 +388,8 @@ def choose(
     observation, y = instruments(domain, points, values, noise, groups)
     codes = None if groups is None else _ordered(groups)
     trial = _trial(domain, observation, y, generator)
-    makers = candidates(observation.points, max(values.var(correction=0).item(), 1e-12))
-    form = trend if trend is not None else _trends(observation.points)[-1]
+    makers = candidates(observation.points, _scale(values) ** 2)
+    form = trend if trend is not None else _trend(observation.points)
     fits: dict[str, tuple[GaussianProcess, LinearObservation]] = {}
     judged: dict[str, Tensor] = {}
     block = torch.zeros(0)
@@ -402,7 +420,7 @@ def _choose_among(
     judged: dict[str, Tensor],
     block: Tensor,
 ) -> str:
-    r"""Returns the likeliest (by BIC) of those that predict as well as the best, within an error."""
+    r"""Returns the likeliest (by BIC) of those within an error of the best predictions."""
     if not fits:
         msg = (
             "choose(values=...): expected data that some covariance fits, got none. "
@@ -443,10 +461,16 @@ def _fit_quietly(
     neighbors: int,
     refine: bool = False,
 ) -> None:
-    small = len(y) <= 600
-    solver = Kriging() if small else Vecchia(neighbors)
+    solver = Kriging() if len(y) <= 600 else Vecchia(neighbors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # they are in the report
         maximum_likelihood(
-            prior, observation, y, solver, steps=6 if refine else 25, refresh=1 if refine else 2
+            prior,
+            observation,
+            y,
+            solver,
+            steps=8 if refine else 15,
+            refresh=1 if refine else 2,
+            tolerance=0.5 if refine else 0.1,
+            coarse=not refine,
         )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 __all__ = ["app", "main"]
 
+import contextlib
 import json
 import os
 import shlex
 import sys
 import typer
+import warnings
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,11 +204,23 @@ def _run(arguments: list[str]) -> int:
     r"""Runs one command, without the boxes and exits of the parser."""
     command = typer.main.get_command(app)
     try:
-        with command.make_context("matheron", arguments) as context:
+        with _warnings_as_notes(), command.make_context("matheron", arguments) as context:
             command.invoke(context)
     except typer.Exit as finished:  # after --help
         return finished.exit_code
     return 0
+
+
+@contextlib.contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    r"""Shows a warning as one line, without the code that gave it."""
+
+    def note(message: Warning | str, *_args: object, **_options: object) -> None:
+        say(f"note: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = note
+        yield
 
 
 def _explain(error: Exception) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 __all__ = ["Request", "fit_model", "make_map"]
 
+import math
 import numpy as np
 import pandas as pd
 import torch
+import warnings
 import xarray as xr
 
 from collections.abc import Sequence
@@ -37,6 +39,7 @@ from ..fit import maximum_likelihood
 from ..observations import LinearObservation, PointObservation, Stack
 from ..posterior import Posterior
 from ..priors import Trend
+from ..priors.base import KernelPrior
 from ..reconstruct import automatic
 from ..selection import Choice, choose, instruments
 from ..solvers.base import LikelihoodSolver
@@ -147,8 +150,19 @@ def fit_model(data: Observations, settings: Settings, start: Model | None = None
     choice = _choose(data, points, points, settings)
     if solver is not None:  # the structure is chosen by the quickest; the numbers are its own
         with working(f"fit by {settings.method}"):
-            maximum_likelihood(choice.prior, choice.observation, choice.y, solver)
+            _fit_quietly(choice.prior, choice.observation, choice.y, solver)
     return _as_model(data, choice)
+
+
+def _fit_quietly(
+    prior: KernelPrior,
+    observation: LinearObservation,
+    y: Float[Tensor, " m"],
+    solver: LikelihoodSolver | None,
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are in the summary
+        maximum_likelihood(prior, observation, y, solver)
 
 
 def _codes(data: Observations) -> Tensor | None:
@@ -235,10 +249,23 @@ def _fit_again(
     data: Observations, points: Points, solver: LikelihoodSolver | None, start: Model
 ) -> Model:
     observation, y = instruments(points, points, data.values, data.noise, _codes(data))
+    _start_noise(observation, data, start)
     prior = start.prior(points)
     with working("fit the model again"):
-        maximum_likelihood(prior, observation, y, solver)
+        _fit_quietly(prior, observation, y, solver)
     return _as_model(data, Choice(prior, observation, y, start.structure, start.scores))
+
+
+def _start_noise(observation: LinearObservation, data: Observations, start: Model) -> None:
+    r"""Sets what is to be learned of the noise to what the model knows of it."""
+    parts = _parts(observation)
+    labels = _labels(data) if len(parts) > 1 else [""]
+    pairs = [(p.error, start.noise_of(k)) for p, k in zip(parts, labels, strict=True)]
+    if parts[0].bias is not None:
+        pairs.append((parts[0].bias, start.bias))
+    for noise, std in pairs:
+        if noise.log_scale.requires_grad and std > 0:
+            noise.log_scale.data.fill_(math.log(std) - noise.std.mean().log().item())
 
 
 def make_map(request: Request, settings: Settings, command: str = "") -> None:

@@ -253,7 +253,7 @@ def _match(own: Points, truth: Points, path: Path) -> tuple[Tensor, Tensor]:
         frame["turn"] = frame.groupby(keys).cumcount()
     both = frames[0].merge(frames[1], on=[*keys, "turn"], suffixes=("", "_truth"))
     rows = both.sort_values("row")
-    return torch.as_tensor(rows["row"].to_numpy()), torch.as_tensor(rows["row_truth"].to_numpy())
+    return torch.tensor(rows["row"].to_numpy()), torch.tensor(rows["row_truth"].to_numpy())
 
 
 TITLES = {

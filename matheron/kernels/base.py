@@ -12,6 +12,7 @@ import torch.nn as nn
 from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
+from typing import cast
 
 from ..linalg.composition import Composition, Term
 
@@ -31,6 +32,11 @@ class Kernel(nn.Module, abc.ABC):
     Coordinates are Cartesian (see :meth:`matheron.domain.Points.cartesian`), so that a kernel
     which is positive definite in :math:`\mathbb{R}^k` is so on the sphere too.
     """
+
+    @property
+    def linear(self) -> bool:
+        r"""Whether the coordinates of :meth:`terms` are a linear map of the sites."""
+        return False
 
     @abc.abstractmethod
     def forward(
@@ -106,10 +112,16 @@ class Sum(Kernel):
         tensor([3., 3.], dtype=torch.float64, grad_fn=<AddBackward0>)
     """
 
+    parts: Sequence[Kernel]
+
     def __init__(self, *parts: Kernel) -> None:
         super().__init__()
         flat = [p.parts if isinstance(p, Sum) else [p] for p in parts]
-        self.parts = nn.ModuleList(itertools.chain.from_iterable(flat))
+        self.parts = cast(Sequence[Kernel], nn.ModuleList(itertools.chain.from_iterable(flat)))
+
+    @property
+    def linear(self) -> bool:
+        return all(part.linear for part in self.parts)
 
     def forward(
         self, a: Float[Tensor, "*batch p k"], b: Float[Tensor, "*batch q k"]
@@ -127,9 +139,8 @@ class Sum(Kernel):
 
     def terms(self, x: Float[Tensor, "n k"]) -> Composition | None:
         every = [part.terms(x) for part in self.parts]
-        if any(t is None for t in every):
-            return None
-        return tuple(term for terms in every for term in terms)
+        known = [terms for terms in every if terms is not None]
+        return tuple(itertools.chain.from_iterable(known)) if len(known) == len(every) else None
 
 
 class Product(Kernel):
@@ -142,9 +153,15 @@ class Product(Kernel):
         True
     """
 
+    parts: Sequence[Kernel]
+
     def __init__(self, *parts: Kernel) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(parts)
+        self.parts = cast(Sequence[Kernel], nn.ModuleList(parts))
+
+    @property
+    def linear(self) -> bool:
+        return all(part.linear for part in self.parts)
 
     def forward(
         self, a: Float[Tensor, "*batch p k"], b: Float[Tensor, "*batch q k"]
@@ -162,9 +179,10 @@ class Product(Kernel):
 
     def terms(self, x: Float[Tensor, "n k"]) -> Composition | None:
         every = [part.terms(x) for part in self.parts]
-        if any(t is None for t in every):
+        known = [terms for terms in every if terms is not None]
+        if len(known) < len(every):
             return None
-        return tuple(_multiply(combination) for combination in itertools.product(*every))
+        return tuple(_multiply(combination) for combination in itertools.product(*known))
 
 
 def _multiply(terms: Sequence[Term]) -> Term:
@@ -189,6 +207,10 @@ class Scaled(Kernel):
         super().__init__()
         self.kernel = kernel
         self.register_buffer("scale", positive("Scaled", "scale", scale))
+
+    @property
+    def linear(self) -> bool:
+        return self.kernel.linear
 
     def forward(
         self, a: Float[Tensor, "*batch p k"], b: Float[Tensor, "*batch q k"]

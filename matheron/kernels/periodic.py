@@ -48,6 +48,10 @@ class Periodic(Stationary):
         self.log_period = nn.Parameter(positive("Periodic", "period", period).log())
 
     @property
+    def linear(self) -> bool:
+        return False  # a circle
+
+    @property
     def period(self) -> Float[Tensor, ""]:
         r"""The period :math:`T`."""
         return self.log_period.exp()

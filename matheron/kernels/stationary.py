@@ -12,6 +12,7 @@ import torch.nn as nn
 from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
+from typing import ClassVar
 
 from .base import Kernel, positive
 from ..linalg.composition import (
@@ -32,7 +33,9 @@ def distance(
     a: Float[Tensor, "*batch p k"], b: Float[Tensor, "*batch q k"]
 ) -> Float[Tensor, "*batch p q"]:
     r"""Returns Euclidean distances, exactly zero and with zero gradient where sites coincide."""
-    square = sum((a[..., :, None, i] - b[..., None, :, i]).square() for i in range(a.shape[-1]))
+    square = (a[..., :, None, 0] - b[..., None, :, 0]).square()
+    for i in range(1, a.shape[-1]):
+        square = square + (a[..., :, None, i] - b[..., None, :, i]).square()
     near = square == 0
     return torch.where(near, 0.0, torch.where(near, 1.0, square).sqrt())
 
@@ -77,6 +80,10 @@ class Stationary(Kernel):
         diagonal, shear = _metric_logarithm(where, scale, rotation)
         self.log_lengthscale = nn.Parameter(diagonal)
         self.shear = None if shear is None else nn.Parameter(shear)
+
+    @property
+    def linear(self) -> bool:
+        return True
 
     @property
     def variance(self) -> Float[Tensor, ""]:
@@ -229,7 +236,7 @@ class Matern(Stationary):
         0.73575...
     """
 
-    CLOSED = {0.5: "exponential", 1.5: "matern32", 2.5: "matern52"}
+    CLOSED: ClassVar[dict[float, str]] = {0.5: "exponential", 1.5: "matern32", 2.5: "matern52"}
 
     def __init__(
         self,

@@ -25,8 +25,8 @@ def factorise(K: Float[Tensor, "n n"], where: str) -> Float[Tensor, "n n"]:
     if info > 0:
         msg = (
             f"{where}: expected a positive definite covariance, got a pivot that is not positive "
-            f"at datum {int(info) - 1} of {len(K)}. Give the data some noise_std, merge coincident "
-            "data, or use a rougher kernel."
+            f"at datum {int(info) - 1} of {len(K)}. Give the data some noise_std, merge "
+            "coincident data, or use a rougher kernel."
         )
         raise ValueError(msg)
     return L
@@ -39,6 +39,8 @@ def square_root(K: Float[Tensor, "n n"], where: str, strict: bool = False) -> Fl
     eigenvalues. Those that rounding made negative are zero.
 
     Arguments:
+        K: The covariance.
+        where: The caller, to be named in an error.
         strict: Whether a singular covariance is an error.
 
     Raises:

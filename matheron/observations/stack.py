@@ -7,8 +7,10 @@ __all__ = ["Stack"]
 import torch
 import torch.nn as nn
 
+from collections.abc import Sequence
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
+from typing import cast
 
 from .base import LinearObservation
 from ..domain import Grid, Points
@@ -43,7 +45,7 @@ class Stack(LinearObservation):
                 f"{len(parts)} on {len({id(p.domain) for p in parts})}. Build them on one grid."
             )
             raise ValueError(msg)
-        self.parts = nn.ModuleList(parts)
+        self.parts = cast(Sequence[LinearObservation], nn.ModuleList(parts))
         self.domain = parts[0].domain
         self.points = Points.join(*(p.points for p in parts))
 

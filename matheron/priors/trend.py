@@ -102,6 +102,10 @@ def _terms(formula: str) -> list[ast.expr]:
     return [body, *terms]
 
 
+def _name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 def _evaluate(node: ast.expr, values: dict[str, Tensor], formula: str) -> Tensor:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return torch.tensor(float(node.value), dtype=torch.float64)
@@ -112,9 +116,8 @@ def _evaluate(node: ast.expr, values: dict[str, Tensor], formula: str) -> Tensor
         return OPERATIONS[type(node.op)](left, right)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_evaluate(node.operand, values, formula)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1:
-        if node.func.id in FUNCTIONS:
-            return FUNCTIONS[node.func.id](_evaluate(node.args[0], values, formula))
+    if isinstance(node, ast.Call) and len(node.args) == 1 and _name(node.func) in FUNCTIONS:
+        return FUNCTIONS[_name(node.func)](_evaluate(node.args[0], values, formula))
     msg = (
         f"Trend({formula!r}): expected coordinates or covariates among {sorted(values)}, got "
         f"{ast.unparse(node)!r}. Pass it in Points(covariates=...) and Grid(covariates=...)."

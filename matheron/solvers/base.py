@@ -52,14 +52,13 @@ class Solver(nn.Module, abc.ABC, Generic[P]):
 
 
 def _accepting(prior: Prior) -> str:
-    names = sorted(
-        solver.__name__ for solver in _descendants(Solver) if isinstance(prior, solver.requires)
-    )
+    every = _descendants(Solver)  # type: ignore[type-abstract]
+    names = sorted(solver.__name__ for solver in every if isinstance(prior, solver.requires))
     return f"Solvers that accept it: {', '.join(names) or 'none yet'}."
 
 
-def _descendants(cls: type) -> set[type]:
-    below = {s for c in cls.__subclasses__() for s in {c} | _descendants(c)}
+def _descendants(cls: type[Solver]) -> set[type[Solver]]:
+    below: set[type[Solver]] = {s for c in cls.__subclasses__() for s in {c} | _descendants(c)}
     return {c for c in below if not getattr(c, "__abstractmethods__", None)}
 
 

@@ -72,7 +72,7 @@ class DenseConditional(GaussianConditional):
         return self.prior.mean(targets) + beta @ self.prior.design(targets).mT + smooth
 
     def _gain_rest(self, targets: Points) -> tuple[Tensor, Tensor]:
-        r"""Returns :math:`L^{-1} K_{yx}` and what the trend leaves, :math:`F_x - K_{xy} K^{-1} F`."""
+        r"""Returns :math:`L^{-1} K_{yx}`, and :math:`F_x - K_{xy} K^{-1} F` of the trend."""
         W = self._whiten(self._cross(targets).mT)
         return W, self.prior.design(targets) - W.mT @ self.LF
 

@@ -34,7 +34,7 @@ from ..priors.base import KernelPrior
 
 DRAWS = 1024
 """Draws for a standard deviation that is not within reach exactly."""
-NUMBERS = 20_000_000
+NUMBERS = 32_000_000
 """Numbers of a chunk of columns."""
 
 
@@ -80,41 +80,58 @@ class _Likelihood(Likelihood):
         V = torch.linalg.inv(effects.normal_matrix(gram[1:, 1:]))
         return (V @ gram[1:, 0])[: effects.p], V[: effects.p, : effects.p]
 
-    def _differentiable(self) -> list[Tensor]:
-        r"""Returns everything in the likelihood that depends on parameters, flat."""
-        composition = self.solver.composition(self.prior, self.x)
+    def _of_kernel(self) -> list[Tensor]:
+        r"""Returns everything in the covariance that depends on parameters, flat.
+
+        Where coordinates are a linear map of the sites, the map alone, which is much smaller.
+        """
+        linear = self.prior.kernel.linear
+        x = torch.eye(self.x.shape[1], dtype=torch.float64) if linear else self.x
+        composition = self.prior.kernel.terms(x)
         assert composition is not None
         factors = [f for t in composition for f in t.factors]
         return [
-            self.observation.noise_variance[self.order],
-            self.observation.bias_variance,
             *(t.variance for t in composition),
             *(f.coords for f in factors),
             *(f.table.shape for f in factors if f.table is not None),
         ]
 
+    def _of_noise(self) -> list[Tensor]:
+        return [self.observation.noise_variance, self.observation.bias_variance]
+
     def _tangents(
         self, composition: Composition, parameters: Sequence[nn.Parameter]
     ) -> tuple[list[Tangent], list[Tensor | None]]:
+        of_noise = {id(p) for p in self.observation.parameters()}
+        found: list[Tangent] = []
+        biases: list[Tensor | None] = []
+        for parameter in parameters:
+            if id(parameter) in of_noise:
+                for noise, bias in tangents([self.observation], [parameter], self._of_noise):
+                    moved = noise is not None and bool(noise.any())
+                    found.append(Tangent(noise=noise[self.order] if moved else None))
+                    biases.append(bias)
+                continue
+            for slope in tangents([self.prior], [parameter], self._of_kernel):
+                found.append(self._tangent(composition, slope))
+                biases.append(None)
+        return found, biases
+
+    def _tangent(self, composition: Composition, slope: Sequence[Tensor | None]) -> Tangent:
         keys = [(i, j) for i, t in enumerate(composition) for j in range(len(t.factors))]
         tabled = [k for k in keys if composition[k[0]].factors[k[1]].table is not None]
-        T, found, biases = len(composition), [], []
-        for slope in tangents([self.prior, self.observation], parameters, self._differentiable):
-            noise, bias, variances = slope[0], slope[1], slope[2 : 2 + T]
-            coords = dict(zip(keys, slope[2 + T : 2 + T + len(keys)], strict=True))
-            shapes = dict(zip(tabled, slope[2 + T + len(keys) :], strict=True))
-            found.append(
-                Tangent(
-                    coords={k: v for k, v in coords.items() if v is not None and v.any()},
-                    variances=torch.stack(
-                        [torch.zeros(()).double() if v is None else v for v in variances]
-                    ),
-                    shapes={k: float(v) for k, v in shapes.items() if v is not None},
-                    noise=noise if noise is not None and noise.any() else None,
-                )
-            )
-            biases.append(bias)
-        return found, biases
+        T, K, zero = len(composition), len(keys), torch.zeros((), dtype=torch.float64)
+        moves = {
+            k: v for k, v in zip(keys, slope[T : T + K], strict=True) if v is not None and v.any()
+        }
+        if self.prior.kernel.linear:
+            moves = {k: self.x @ v for k, v in moves.items()}
+        shapes = zip(tabled, slope[T + K :], strict=True)
+        return Tangent(
+            coords=moves,
+            variances=torch.stack([zero if v is None else v for v in slope[:T]]),
+            shapes={k: float(v) for k, v in shapes if v is not None},
+        )
 
     @torch.no_grad()
     def score(self, parameters: Sequence[nn.Parameter]) -> Score | None:
@@ -190,7 +207,7 @@ class _Response(EffectsConditional):
         x = e.new_empty(size, len(self.slot))
         chunk = max(1, NUMBERS // (self.m + len(self.chosen)))
         for i in torch.arange(size).split(chunk):
-            x[i] = self.carry(x.new_zeros(self.m, len(i)), e[i].mT.contiguous()).mT
+            x[i] = self.carry(x.new_zeros(()).expand(self.m, len(i)), e[i].mT).mT
         return x
 
     def field_variance(self) -> Float[Tensor, " n"]:

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import re
+import subprocess
+import sys
 import xarray as xr
 
 from pathlib import Path
@@ -176,7 +178,7 @@ CASES = {
     ),
     "31 June": (
         dated,
-        mapped("--grid", "-4:4:1,36:42:1,2014-06-01:2014-06-31:1"),
+        ("map", "tracks.csv", "--grid", "-4:4:1,36:42:1,2014-06-01:2014-06-31:1", "-o", "out.nc"),
         "a date of the calendar",
     ),
     "grid of table": (None, mapped("--grid", "points.csv"), "use --at points.csv"),
@@ -306,3 +308,22 @@ def test_is_refused_in_one_line(name, here, cli):
     assert ran.err.count("matheron: ") == 1
     assert "Traceback" not in ran.err
     assert contents(here) == before
+
+
+def test_a_shell_sees_one_line_and_a_code(here):
+    before = contents(here)
+    ran = subprocess.run(
+        [sys.executable, "-m", "matheron.cli", *mapped("--grid", "4:-4:1,36:42:1")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert LINE.fullmatch(ran.stderr)
+    assert ran.stdout == ""
+    assert contents(here) == before
+
+
+def test_debug_shows_where(here, cli):
+    with pytest.raises(ValueError, match="no such file"):
+        cli("info", "absent.csv", "--debug")

@@ -110,9 +110,9 @@ class LatentField:
 def _root(weights: np.ndarray, std: np.ndarray, neighbors: np.ndarray) -> sparse.csr_array:
     r"""Returns :math:`D^{-1/2} (I - W)`."""
     k, present = len(std), neighbors >= 0
-    rows, columns = np.nonzero(present)[0], neighbors[present].astype(np.int64)
+    rows, columns = np.nonzero(present)[0].astype(np.int32), neighbors[present]  # as splu wants
     W = sparse.csr_array((weights[present], (rows, columns)), shape=(k, k))
-    return sparse.csr_array(sparse.diags_array(1 / std) @ (sparse.eye_array(k) - W))
+    return sparse.csr_array(sparse.diags_array(1 / std) @ (sparse.diags_array(np.ones(k)) - W))
 
 
 def _factorise(precision: sparse.csc_array) -> SuperLU:

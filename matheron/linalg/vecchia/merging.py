@@ -1,5 +1,9 @@
 r"""Neighbours in several metrics at once, for covariances of several scales."""
 
+# ruff: noqa: ANN001, ANN202
+# mypy: allow-untyped-defs
+# Compiled functions are typed by numba.
+
 from __future__ import annotations
 
 __all__ = ["joint_neighbors"]
@@ -17,7 +21,7 @@ from .threads import chunked, in_threads
 
 
 @compiled
-def merge(tables, first, last, out):  # noqa: ANN001
+def merge(tables, first, last, out):
     """Take the nearest of each table in turn, each neighbour once, until a row is full."""
     metrics, _, wide = tables.shape
     size = out.shape[1]

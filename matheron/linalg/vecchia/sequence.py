@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from functools import partial
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -179,16 +180,17 @@ def simulated_variance(law: Law, start: int, size: int, seed: int) -> np.ndarray
     pieces = -(-size // BATCH)
     together = max(1, NUMBERS // (BATCH * max(count, 1)))
 
-    def one(k: int) -> np.ndarray:
-        z = np.random.default_rng((seed, k)).standard_normal((count, BATCH))
-        z[:, size - k * BATCH :] = 0.0
+    def one(first: int, k: int) -> np.ndarray:
+        z = np.random.default_rng((seed, first + k)).standard_normal((count, BATCH))
+        z[:, size - (first + k) * BATCH :] = 0.0
         squares = np.empty(count)
         conditional_squares(*law, start, z.reshape(-1), squares)
         return squares
 
     variance = np.zeros(count)
     for first in range(0, pieces, together):
-        for part in in_threads(lambda k: one(first + k), min(together, pieces - first)):
+        some = min(together, pieces - first)
+        for part in in_threads(partial(one, first), some):
             variance += part
     return law[1] ** 2 + variance / size
 

@@ -9,7 +9,7 @@ from .likelihood import gaussian_nll
 from .neighbors import previous_neighbors
 from .ordering import maxmin_order
 from .prediction import predict_weights
-from .sequence import propagate
+from .sequence import frozen, propagate, simulated_variance
 from ..composition import Factor, Term
 
 __all__ = ["warm_up"]
@@ -32,3 +32,4 @@ def warm_up() -> None:
     fisher(signal, noise, x, neighbors, [Tangent(variances=one.reshape(1))])
     weights, std = predict_weights(signal, noise, neighbors[4:], 4)
     propagate(weights, std, neighbors[4:], 4, x.clone())
+    simulated_variance(frozen(weights, std, neighbors[4:]), 4, 1, 0)
