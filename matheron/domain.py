@@ -85,6 +85,9 @@ def _check_values(where: str, name: str, values: Tensor) -> None:
 
 def _canonical(axes: Mapping[str, Any]) -> dict[str, Any]:
     named = {ALIASES.get(k, k): v for k, v in axes.items()}
+    if len(named) < len(axes):
+        msg = f"Grid or Points(...): expected each axis once, got {', '.join(axes)}. Drop one."
+        raise ValueError(msg)
     known = sorted((k for k in named if k in ORDER), key=ORDER.index)
     others = [k for k in named if k not in ORDER]
     head = [k for k in known if k == "time"]

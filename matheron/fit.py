@@ -55,13 +55,17 @@ class Fit:
         r"""The Bayesian information criterion, :math:`p \log m - 2 \log p(y)`; less is better."""
         return self.parameters * math.log(self.data) - 2 * self.log_likelihood
 
-    def summary(self) -> str:
-        r"""Returns a table of the estimates, in the user's units."""
+    def summary(self, units: str = "field") -> str:
+        r"""Returns a table of the estimates, in the user's units.
+
+        Arguments:
+            units: The units of the field.
+        """
         head = f"{'parameter':<34}{'estimate':>14}{'std error':>13}  units"
         lines = [head, "-" * len(head)]
-        for name, value, error, units in self.rows:
+        for name, value, error, of in self.rows:
             shown = "-" if math.isnan(error) else f"{error:.3g}"
-            lines.append(f"{name:<34}{value:>14.6g}{shown:>13}  {units}")
+            lines.append(f"{name:<34}{value:>14.6g}{shown:>13}  {of.replace('field', units)}")
         state = "converged" if self.converged else "not converged"
         lines.append(
             f"log-likelihood {self.log_likelihood:.2f}, {self.data} data, {self.parameters} "
@@ -284,12 +288,15 @@ def _quantities(
     for i, part in enumerate(parts, start=1):
         head = f"{type(part).__name__}" + (f" {i}" if len(parts) > 1 else "")
         rows += [(f"{head} {name}", v, u) for name, v, u in _of_kernel(part, prior)]
-    noises = [p for p in observation.modules() if isinstance(p, Noise)]
-    for i, noise in enumerate(noises, start=1):
+    named = [(n, m) for n, m in observation.named_modules() if isinstance(m, Noise)]
+    kinds = {"error": "noise std", "bias": "bias std"}
+    last = [n.split(".")[-1] for n, m in named if m.log_scale.requires_grad]
+    for name, noise in named:
+        *place, kind = name.split(".")
         if noise.log_scale.requires_grad:
             std = (noise.std.square().mean().sqrt() * noise.log_scale.exp()).reshape(())
-            kind = "bias" if noise.size == 1 and noise.std.ndim == 0 else "noise"
-            label = f"{kind} std" + (f" {i}" if len(noises) > 2 else "")
+            number = f" {int(place[-1]) + 1}" if place and last.count(kind) > 1 else ""
+            label = kinds.get(kind, kind) + number
             rows += [(label, std, "field"), (f"{label}, squared", std**2, "field^2")]
     return rows
 

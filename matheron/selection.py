@@ -389,6 +389,8 @@ def choose(
     codes = None if groups is None else _ordered(groups)
     trial = _trial(domain, observation, y, generator)
     makers = candidates(observation.points, _scale(values) ** 2)
+    if values.max() == values.min():  # a constant tells nothing of the structure
+        makers = dict(list(makers.items())[:1])
     form = trend if trend is not None else _trend(observation.points)
     fits: dict[str, tuple[GaussianProcess, LinearObservation]] = {}
     judged: dict[str, Tensor] = {}
@@ -461,7 +463,7 @@ def _fit_quietly(
     neighbors: int,
     refine: bool = False,
 ) -> None:
-    solver = Kriging() if len(y) <= 600 else Vecchia(neighbors)
+    solver = Kriging() if len(y) <= 60 else Vecchia(neighbors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # they are in the report
         maximum_likelihood(

@@ -1,8 +1,9 @@
 """The textbooks' data: meuse, jura and Walker lake, beside GSTools and PyKrige.
 
-First the three libraries krige with the *same* model: they must agree. Then each chooses and fits
-its own: ours by held-out blocks and likelihood inside the training data, the others by an
-exponential variogram fitted to the experimental one. Scores are those of new data.
+First the three libraries krige with the *same* model: they must agree. Then each chooses and
+fits its own: ours by held-out blocks and likelihood inside the training data (and, fixed, the
+exponential by likelihood alone), the others by an exponential variogram fitted to the
+experimental one. Scores are those of new data.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from matheron.metrics import summary
 from matheron.selection import choose
 
 LINEAR = "1 + y + x"
+LAGS = 15
 Law = tuple[Tensor, Tensor]
 Row = dict[str, object]
 
@@ -134,7 +136,7 @@ def by_gstools(case: Case, model: Model) -> Law:
 
 def by_pykrige(case: Case, model: Model | None) -> tuple[Law, list[float]]:
     """Its variance is that of a new datum; without a model, it fits its own."""
-    given: dict[str, Any] = {"variogram_model": "exponential"}
+    given: dict[str, Any] = {"variogram_model": "exponential", "nlags": LAGS, "weight": True}
     if model is not None:  # its range is three lengthscales
         given["variogram_parameters"] = {
             "psill": model.variance,
@@ -204,9 +206,14 @@ def variogram_of_gstools(case: Case) -> Model:
         columns = names.get(case.trend) or [case.points.covariates[str(case.variable)].numpy()]
         F = np.column_stack([np.ones(len(value)), *columns])
         value = value - F @ np.linalg.lstsq(F, value, rcond=None)[0]
-    lags, gamma = gstools.vario_estimate(xy(case.points), value)
+    # The defaults (bins, first guess, equal weights) end in a pure nugget on Walker lake. With
+    # these it does as well as a careful user would.
+    reach = np.hypot(*np.ptp(case.points.coords.numpy(), axis=0)) / 3
+    lags, gamma = gstools.vario_estimate(xy(case.points), value, np.linspace(0, reach, LAGS + 1))
     covariance = gstools.Exponential(dim=2, var=float(value.var()), len_scale=float(lags[-1]) / 4)
-    covariance.fit_variogram(lags, gamma, nugget=True, init_guess="current", max_eval=100_000)
+    covariance.fit_variogram(
+        lags, gamma, nugget=True, init_guess="current", weights="inv", max_eval=20_000
+    )
     return Model(covariance.var, covariance.len_scale, covariance.nugget)
 
 
@@ -216,6 +223,11 @@ def laws(case: Case) -> dict[str, tuple[Law, str, float]]:
     start = time.perf_counter()
     law, structure = chosen(case)
     found["matheron"] = (law, structure, time.perf_counter() - start)
+    start = time.perf_counter()
+    model = likeliest(case)
+    mean, variance = ours(case, model)
+    law = (mean, (variance + model.nugget).sqrt())
+    found["matheron, fixed"] = (law, "exponential", time.perf_counter() - start)
     start = time.perf_counter()
     model = variogram_of_gstools(case)
     mean, variance = by_gstools(case, model)
@@ -243,7 +255,7 @@ def against_truth(case: Case) -> list[Row]:
     ]
 
 
-def cross_validated(case: Case, folds: int = 10) -> list[Row]:
+def cross_validated(case: Case, folds: int = 5) -> list[Row]:
     """Leaves each of some folds out in turn: each library chooses and fits again."""
     order = torch.randperm(len(case.y), generator=torch.Generator().manual_seed(0))
     means: dict[str, Tensor] = {}
@@ -282,7 +294,7 @@ def main() -> None:
     finish("Same model: largest difference, in std of the data", "textbook_agreement", rows)
     if quick:
         return
-    for case in (walker(), *(jura(k) for k in ("Cd", "Co", "Cr", "Cu", "Ni", "Pb", "Zn"))):
+    for case in (walker(), *(jura(k) for k in ("Cd", "Ni", "Zn"))):
         finish(f"{case.name}, against the truth", "textbook", against_truth(case))
     for formula in ("1", "1 + root"):
         case = meuse(formula, on_grid=False)

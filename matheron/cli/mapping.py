@@ -217,7 +217,7 @@ def _as_model(data: Observations, choice: Choice) -> Model:
         variable=data.variable,
         units=data.units,
         structure=choice.structure,
-        summary=prior.summary(),
+        summary=choice.fitted.summary(data.units or "field"),
         scores=choice.scores,
     )
 

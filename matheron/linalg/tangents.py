@@ -26,6 +26,10 @@ def _replaced(holders: Sequence[tuple[nn.Module, str]], value: Tensor) -> Iterat
             module._parameters[name] = parameter
 
 
+FEW = 300
+"""The number of output entries up to which one backward pass for each is the quicker way."""
+
+
 def tangents(
     modules: Sequence[nn.Module],
     parameters: Sequence[nn.Parameter],
@@ -33,7 +37,8 @@ def tangents(
 ) -> Iterator[list[Tensor | None]]:
     r"""Yields, for each entry of each parameter, the derivatives of what the function returns.
 
-    Derivatives are exact (forward-mode differentiation); ``None`` stands for no dependence.
+    Derivatives are exact: by backward passes where there are few outputs, by forward-mode
+    differentiation where there are many. ``None`` stands for no dependence.
 
     Arguments:
         modules: The modules that own the parameters.
@@ -47,6 +52,49 @@ def tangents(
         >>> [t[0].item() for t in tangents([layer], [layer.weight], lambda: [layer.weight**2])]
         [6.0]
     """
+    with torch.enable_grad():
+        outputs = function()
+    if sum(t.numel() for t in outputs) <= FEW:
+        yield from _backward(outputs, parameters)
+    else:
+        yield from _forward(modules, parameters, function)
+
+
+def _backward(
+    outputs: Sequence[Tensor], parameters: Sequence[nn.Parameter]
+) -> Iterator[list[Tensor | None]]:
+    rows = [_rows(t, parameters) for t in outputs]
+    for k, parameter in enumerate(parameters):
+        for i in range(parameter.numel()):
+            yield [
+                None if r is None or r[k] is None else r[k][:, i].reshape(t.shape)
+                for r, t in zip(rows, outputs, strict=True)
+            ]
+
+
+@torch.enable_grad()
+def _rows(output: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor | None] | None:
+    r"""Returns the Jacobian of one output in each parameter, a row for each entry."""
+    if not output.requires_grad:
+        return None
+    each = [
+        torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
+        for entry in output.reshape(-1)
+    ]
+    columns = zip(*each, strict=True)
+    return [
+        None
+        if all(g is None for g in column)
+        else torch.stack([torch.zeros_like(p).reshape(-1) if g is None else g.reshape(-1) for g in column])
+        for p, column in zip(parameters, columns, strict=True)
+    ]
+
+
+def _forward(
+    modules: Sequence[nn.Module],
+    parameters: Sequence[nn.Parameter],
+    function: Callable[[], list[Tensor]],
+) -> Iterator[list[Tensor | None]]:
     every = {id(m): m for owner in modules for m in owner.modules()}.values()
     for parameter in parameters:
         holders = [(m, n) for m in every for n, p in m._parameters.items() if p is parameter]

@@ -151,7 +151,8 @@ class Taper(Solver[KernelPrior]):
     .. math:: c_T(a, b) = c(a, b) \, \varphi(\|a - b\| / r), \qquad
         \varphi(u) = (1 - u)_+^5 (5 u + 1)
 
-    Distances are in lengthscales of the kernel. The answer tends to kriging as the radius grows,
+    Distances are in lengthscales of the kernel; for a Matern, in :math:`\ell / \sqrt{2 \nu}`, the
+    unit of its exponential decay. The answer tends to kriging as the radius grows,
     and is exact for the tapered covariance.
 
     References:
@@ -159,7 +160,7 @@ class Taper(Solver[KernelPrior]):
         | https://doi.org/10.1198/106186006X132178
 
     Arguments:
-        radius: The radius :math:`r` of the taper, in lengthscales.
+        radius: The radius :math:`r` of the taper, in the unit above.
 
     Raises:
         ValueError: If ``radius`` is not positive.

@@ -103,18 +103,20 @@ class _Likelihood(Likelihood):
         self, composition: Composition, parameters: Sequence[nn.Parameter]
     ) -> tuple[list[Tangent], list[Tensor | None]]:
         of_noise = {id(p) for p in self.observation.parameters()}
+        kernel = [p for p in parameters if id(p) not in of_noise]
+        slopes = iter(list(tangents([self.prior], kernel, self._of_kernel)) if kernel else [])
         found: list[Tangent] = []
         biases: list[Tensor | None] = []
         for parameter in parameters:
-            if id(parameter) in of_noise:
-                for noise, bias in tangents([self.observation], [parameter], self._of_noise):
-                    moved = noise is not None and bool(noise.any())
-                    found.append(Tangent(noise=noise[self.order] if moved else None))
-                    biases.append(bias)
+            if id(parameter) not in of_noise:
+                for _ in range(parameter.numel()):
+                    found.append(self._tangent(composition, next(slopes)))
+                    biases.append(None)
                 continue
-            for slope in tangents([self.prior], [parameter], self._of_kernel):
-                found.append(self._tangent(composition, slope))
-                biases.append(None)
+            for noise, bias in tangents([self.observation], [parameter], self._of_noise):
+                moved = None if noise is None or not noise.any() else noise[self.order]
+                found.append(Tangent(noise=moved))
+                biases.append(bias)
         return found, biases
 
     def _tangent(self, composition: Composition, slope: Sequence[Tensor | None]) -> Tangent:
