@@ -5,6 +5,7 @@ One sentence carries the design: ``posterior = solver(prior, observation)(y)``.
 
 __version__ = "0.1.0"
 
+from . import _threads as _threads  # before torch
 from . import data as data
 from . import fit as fit
 from . import kernels as kernels

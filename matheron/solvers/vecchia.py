@@ -19,11 +19,13 @@ from ..linalg.places import distinct_places
 from ..linalg.tangents import tangents
 from ..linalg.vecchia import (
     Tangent,
+    along_curve,
     fisher,
     joint_neighbors,
     marginal_variance,
     maxmin_order,
     predict_weights,
+    target_neighbors,
     propagate,
     torch_engine,
     whiten,
@@ -38,6 +40,16 @@ NUMBERS = 32_000_000
 """Numbers of a chunk of columns."""
 
 
+def _stored(
+    order: Int[Tensor, " n"], table: Int[Tensor, "n m"], places: Int[Tensor, " n"]
+) -> tuple[Int[Tensor, " n"], Int[Tensor, "n m"]]:
+    r"""Returns the same order and neighbours, stored along a curve: who looks at whom is kept."""
+    rank = torch.empty(len(places) + 1, dtype=table.dtype)
+    rank[places] = torch.arange(len(places), dtype=table.dtype)
+    rank[-1] = -1  # where an absent neighbour, -1, finds itself
+    return order[places], rank[table[places].long()]
+
+
 class _Likelihood(Likelihood):
     def __init__(
         self, solver: Vecchia, prior: KernelPrior, observation: LinearObservation, y: Tensor
@@ -45,9 +57,11 @@ class _Likelihood(Likelihood):
         self.solver, self.prior, self.observation = solver, prior, observation
         with torch.no_grad():
             self.x = prior.coordinates(observation.points)
-            self.order = maxmin_order(prior.kernel.neighborhood(self.x), solver.seed)
-            metrics = [x[self.order] for x in prior.kernel.neighborhoods(self.x)]
-            self.neighbors = joint_neighbors(metrics, solver.neighbors)
+            near = prior.kernel.neighborhood(self.x)
+            order = maxmin_order(near, solver.seed)
+            metrics = [x[order] for x in prior.kernel.neighborhoods(self.x)]
+            table = joint_neighbors(metrics, solver.neighbors)
+            self.order, self.neighbors = _stored(order, table, along_curve(near[order]))
             self.v = observation.select(y) - prior.mean(observation.points)
         self.x = self.x[self.order]
 
@@ -186,7 +200,7 @@ class _Response(EffectsConditional):
         sites = torch.cat([torch.arange(self.m), self.m + order])
         self.noise = torch.cat([noise, noise.new_zeros(len(order))])
         metrics = [x[sites] for x in prior.kernel.neighborhoods(every)]
-        self.neighbors = joint_neighbors(metrics, solver.prediction_neighbors, self.m)
+        self.neighbors = target_neighbors(metrics, solver.prediction_neighbors, self.m)
         self.weights, self.spread = solver.weights(
             prior, every[sites], self.noise, self.neighbors, self.m
         )

@@ -10,7 +10,9 @@ from .information import fisher as fisher
 from .likelihood import gaussian_nll as gaussian_nll
 from .likelihood import whiten as whiten
 from .merging import joint_neighbors as joint_neighbors
+from .merging import target_neighbors as target_neighbors
 from .neighbors import previous_neighbors as previous_neighbors
+from .ordering import along_curve as along_curve
 from .ordering import maxmin_order as maxmin_order
 from .prediction import predict_weights as predict_weights
 from .sequence import marginal_variance as marginal_variance
@@ -18,6 +20,7 @@ from .sequence import propagate as propagate
 from .warm_up import warm_up as warm_up
 
 __all__ = [
+    "along_curve",
     "Tangent",
     "fisher",
     "gaussian_nll",
@@ -28,6 +31,7 @@ __all__ = [
     "previous_neighbors",
     "propagate",
     "torch_engine",
+    "target_neighbors",
     "warm_up",
     "whiten",
 ]

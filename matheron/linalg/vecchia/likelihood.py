@@ -36,9 +36,16 @@ from ..composition import Composition
 __all__ = ["gaussian_nll", "whiten"]
 
 
-def zero_buffer(last: int, size: int, width: int, wanted: bool) -> np.ndarray:
-    """Where a run adds the gradients of its points: no neighbour is later than its last point."""
-    return np.zeros((min(size, last * WIDTH) if wanted else 0, width))
+def zero_buffer(highest: int, width: int, wanted: bool) -> np.ndarray:
+    """Where a run adds the gradients of its points and of their neighbours."""
+    return np.zeros((highest + 1 if wanted else 0, width))
+
+
+def highest_rows(table: np.ndarray, runs: Sequence[tuple[int, int]]) -> list[int]:
+    """Last row that each run of blocks touches: its own, or a neighbour's."""
+    size = len(table)
+    spans = [(first * WIDTH, min(size, last * WIDTH)) for first, last in runs]
+    return [max(b - 1, int(table[a:b].max(initial=-1))) for a, b in spans]
 
 
 def add_up(buffers: list[np.ndarray], size: int, width: int) -> np.ndarray:
@@ -86,7 +93,7 @@ def reverse(
     width = 1 + extra + (dims if want[2] else 0)
     runs = extents(size)
     sums = np.zeros((len(runs), 1 + extra * extra + terms + count))
-    buffers = [zero_buffer(last, size, width, want[0]) for _, last in runs]
+    buffers = [zero_buffer(row, width, want[0]) for row in highest_rows(neighbors, runs)]
     need = scratch_size(rows, dims, count, extra, 0, 0)
 
     def one(k: int) -> int:

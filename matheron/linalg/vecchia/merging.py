@@ -6,7 +6,7 @@ r"""Neighbours in several metrics at once, for covariances of several scales."""
 
 from __future__ import annotations
 
-__all__ = ["joint_neighbors"]
+__all__ = ["joint_neighbors", "target_neighbors"]
 
 import numpy as np
 import torch
@@ -69,4 +69,59 @@ def joint_neighbors(
     out = np.full(tables.shape[1:], -1, dtype=np.int32)
     runs = chunked(len(out))
     in_threads(lambda k: merge(tables, *runs[k], out), len(runs))
+    return torch.as_tensor(out)
+
+
+@compiled
+def append(table, later, shift, first, last, out):  # noqa: ANN001, ANN201
+    """Copy rows of a table, and append the neighbours of another that they do not hold yet."""
+    for i in range(first, last):
+        count = 0
+        for k in range(table.shape[1]):
+            if table[i, k] >= 0:
+                out[i, count] = table[i, k]
+                count += 1
+        held = count
+        for k in range(later.shape[1]):
+            j = later[i, k] + shift
+            if j < shift:
+                continue
+            known = False
+            for q in range(held):
+                if out[i, q] == j:
+                    known = True
+                    break
+            if not known:
+                out[i, count] = j
+                count += 1
+
+
+def target_neighbors(
+    metrics: Sequence[Float[Tensor, "n _"]], size: int, start: int
+) -> Int[Tensor, "t m"]:
+    r"""Returns the neighbours of targets among data and earlier targets, some of each.
+
+    Where noisy data are dense the nearest are all data, and targets would be drawn as if they had
+    nothing to do with each other but through those. So ``size / 6`` earlier targets are appended
+    to the ``size`` nearest: they carry what farther data told, without their noise.
+
+    Arguments:
+        metrics: Coordinates of the data, then of the targets, in each metric.
+        size: The number of nearest neighbours.
+        start: The number of data.
+
+    Returns:
+        The table; absent ones are -1, at the end of a row.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [0.1], [5.0], [0.2]], dtype=torch.float64)
+        >>> target_neighbors([x], 1, start=2).tolist()  # two data, two targets
+        [[1, -1], [1, 2]]
+    """
+    table = joint_neighbors(metrics, size, start).numpy()
+    extra = max(1, size // 6)
+    later = joint_neighbors([x[start:] for x in metrics], extra).numpy()
+    out = np.full((len(table), size + extra), -1, dtype=np.int32)
+    runs = chunked(len(out))
+    in_threads(lambda k: append(table, later, start, *runs[k], out), len(runs))
     return torch.as_tensor(out)

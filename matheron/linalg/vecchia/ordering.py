@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .compiled import compiled
 
-__all__ = ["maxmin_order"]
+__all__ = ["along_curve", "maxmin_order"]
 
 
 @compiled
@@ -190,3 +190,20 @@ def maxmin_order(coords: Float[Tensor, "n d"], seed: int = 0) -> Int[Tensor, " n
     levels = int(2 * np.log2(len(points))) + 4
     order = separated_levels(along, origin, extents, widest, first, levels, seed)
     return torch.as_tensor(curve[order])
+
+
+def along_curve(coords: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
+    r"""Returns the points along a curve that keeps near points near (Morton's).
+
+    Arrays stored so are read from the cache where neighbours are.
+
+    Example:
+        >>> along_curve(torch.tensor([[0.0], [9.0], [1.0]], dtype=torch.float64)).tolist()
+        [0, 2, 1]
+    """
+    points = np.ascontiguousarray(coords.detach().numpy(), dtype=np.float64)
+    if len(points) == 0:
+        return torch.zeros(0, dtype=torch.long)
+    origin = points.min(axis=0)
+    extent = max(float((points - origin).max()), 1e-300)
+    return torch.as_tensor(np.argsort(morton(points, origin, extent), kind="stable"))
