@@ -11,10 +11,11 @@ import tempfile
 import torch
 import xarray as xr
 
+from pathlib import Path
+
 from matheron.cli.demonstrate import demonstrate
 from matheron.data import read_map
 from matheron.plots import fields
-from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKS = "<!-- scores -->", "<!-- end of scores -->"

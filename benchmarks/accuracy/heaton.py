@@ -29,10 +29,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import matheron as mt  # noqa: E402
+from harness import finish, real_data
 
-from harness import finish, real_data  # noqa: E402
-from matheron.metrics import summary  # noqa: E402
+import matheron as mt
+
+from matheron.metrics import summary
 
 BARS = {"mae": 0.612, "rmse": 0.832, "crps": 0.434, "interval_score": 3.66}
 SHIFTS = {"east": (0, 250, False), "south": (150, 100, False), "mirror": (0, 0, True)}

@@ -15,11 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import matheron as mt  # noqa: E402
+from harness import finish, real_data
 
-from harness import finish, real_data  # noqa: E402
-from matheron.metrics import summary  # noqa: E402
-from matheron.selection import choose  # noqa: E402
+import matheron as mt
+
+from matheron.metrics import summary
+from matheron.selection import choose
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import torch.nn as nn
 
 from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -67,27 +68,28 @@ def _backward(
     for k, parameter in enumerate(parameters):
         for i in range(parameter.numel()):
             yield [
-                None if r is None or r[k] is None else r[k][:, i].reshape(t.shape)
+                None if r[k] is None else r[k][:, i].reshape(t.shape)
                 for r, t in zip(rows, outputs, strict=True)
             ]
 
 
 @torch.enable_grad()
-def _rows(output: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor | None] | None:
-    r"""Returns the Jacobian of one output in each parameter, a row for each entry."""
+def _rows(output: Tensor, parameters: Sequence[nn.Parameter]) -> list[Any]:
+    r"""Returns the Jacobian of one output in each parameter, a row for each entry, or None."""
     if not output.requires_grad:
-        return None
+        return [None] * len(parameters)
     each = [
         torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
         for entry in output.reshape(-1)
     ]
-    columns = zip(*each, strict=True)
-    return [
-        None
-        if all(g is None for g in column)
-        else torch.stack([torch.zeros_like(p).reshape(-1) if g is None else g.reshape(-1) for g in column])
-        for p, column in zip(parameters, columns, strict=True)
-    ]
+    return [_stacked(p, column) for p, *column in zip(parameters, *each, strict=True)]
+
+
+def _stacked(parameter: Tensor, column: Sequence[Tensor | None]) -> Tensor | None:
+    if all(g is None for g in column):
+        return None
+    zero = torch.zeros_like(parameter)
+    return torch.stack([(zero if g is None else g).reshape(-1) for g in column])
 
 
 def _forward(

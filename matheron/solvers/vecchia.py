@@ -25,8 +25,8 @@ from ..linalg.vecchia import (
     marginal_variance,
     maxmin_order,
     predict_weights,
-    target_neighbors,
     propagate,
+    target_neighbors,
     torch_engine,
     whiten,
 )

@@ -583,29 +583,3 @@ def test_bad_input_is_refused(change: dict[str, Tensor], message: str) -> None:
     signal = (Term(scalar(1.5), (Factor(given["x"], "exponential"),)),)
     with pytest.raises(ValueError, match=message):
         gaussian_nll(signal, given["noise"], given["y"], given["neighbors"])
-
-
-def test_ordering_and_neighbors_refuse_bad_input() -> None:
-    bad = torch.full((4, 2), float("nan"), dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"maxmin_order\(coords=\.\.\.\): expected finite"):
-        maxmin_order(bad)
-    with pytest.raises(ValueError, match=r"previous_neighbors\(coords=\.\.\.\): expected finite"):
-        previous_neighbors(bad, 2)
-    with pytest.raises(
-        ValueError, match=r"previous_neighbors\(size=\.\.\.\): expected a positive"
-    ):
-        previous_neighbors(uniform(4, 2), 0)
-
-
-def test_propagate_refuses_what_it_cannot_fill_in_place() -> None:
-    half = torch.full((1, 1), 0.5, dtype=torch.float64)
-    table = torch.zeros(1, 1, dtype=torch.int32)
-    for columns in (
-        torch.zeros(2, 1),
-        torch.zeros(3, 1, dtype=torch.float64),
-        torch.zeros(4, 2, dtype=torch.float64)[::2],
-    ):
-        with pytest.raises(
-            ValueError, match=r"propagate\(columns=\.\.\.\): expected contiguous float64"
-        ):
-            propagate(half, half[0], table, 1, columns)

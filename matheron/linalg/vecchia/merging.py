@@ -73,7 +73,7 @@ def joint_neighbors(
 
 
 @compiled
-def append(table, later, shift, first, last, out):  # noqa: ANN001, ANN201
+def append(table, later, shift, first, last, out):
     """Copy rows of a table, and append the neighbours of another that they do not hold yet."""
     for i in range(first, last):
         count = 0
