@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["Choice", "candidates", "choose", "instruments"]
 
+import functools
 import math
 import torch
 import warnings
@@ -126,6 +127,9 @@ def _extents(points: Points) -> tuple[float, list[float]]:
 def candidates(points: Points, variance: float) -> dict[str, Maker]:
     r"""Returns the kernels to try on some points, by name, at their first guess.
 
+    The more data there are, the more scales are tried: two from 400 data on, three from 4000. With
+    fewer than 1000, isotropic kernels are among them.
+
     Example:
         >>> list(candidates(Points(x=[0.0, 1.0, 2.0]), 1.0))[:2]
         ['Matern 1/2', 'Matern 3/2']
@@ -133,7 +137,19 @@ def candidates(points: Points, variance: float) -> dict[str, Maker]:
     time, spans = _extents(points)
     if time > 0 and spans:
         return _space_time(time, spans, _spacing(points), variance)
-    return _in_space(spans or [time], variance)
+    every = _in_space(spans or [time], variance)
+    m = len(points)
+    scales = 1 if m < 400 else (2 if m < 4_000 else 3)
+    tried = {k: v for k, v in every.items() if _scales(k) <= scales}
+    if m < 1_000 and len(spans) > 1:
+        start = 0.1 * math.exp(sum(math.log(v) for v in spans) / len(spans))
+        for nu, name in ((0.5, "isotropic Matern 1/2"), (1.5, "isotropic Matern 3/2")):
+            tried[name] = functools.partial(Matern, nu, variance, start)
+    return tried
+
+
+def _scales(name: str) -> int:
+    return 3 if name.startswith("three") else name.count("+") + 1
 
 
 def _spacing(points: Points) -> float:
