@@ -493,7 +493,11 @@ def predict(
     out: Bool[Tensor, " m"],
     solver: Solver | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Returns mean and std (noise included) of the data ``out`` given the data ``kept``."""
+    r"""Returns mean and std (noise included) of the data ``out`` given the data ``kept``.
+
+    Held-out data are taken for those of new instruments: the bias of one whose other data are
+    kept is not added to the mean, and its variance is in the std.
+    """
     targets = observation.points[out]
     solver = solver or default_solver(int(kept.sum()))
     part = observation.take(kept, targets)

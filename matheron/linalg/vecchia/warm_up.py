@@ -6,8 +6,9 @@ import torch
 
 from .information import Tangent, fisher
 from .likelihood import gaussian_nll
+from .merging import target_neighbors
 from .neighbors import previous_neighbors
-from .ordering import maxmin_order
+from .ordering import along_curve, maxmin_order
 from .prediction import predict_weights
 from .sequence import frozen, propagate, simulated_variance
 from ..composition import Factor, Term
@@ -28,6 +29,8 @@ def warm_up() -> None:
     signal = (Term(one, (Factor(x, "matern32"),)),)
     noise, y = torch.ones(6, dtype=torch.float64), x[:, 0].clone().requires_grad_()
     neighbors = previous_neighbors(x, 2)
+    target_neighbors([x, x[:, :1]], 2, 4)
+    along_curve(x)
     gaussian_nll(signal, noise, y, neighbors).backward()
     fisher(signal, noise, x, neighbors, [Tangent(variances=one.reshape(1))])
     weights, std = predict_weights(signal, noise, neighbors[4:], 4)
