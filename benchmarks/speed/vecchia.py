@@ -33,7 +33,7 @@ from harness import finish
 
 import matheron as mt
 
-from matheron.linalg.vecchia import gaussian_nll, previous_neighbors
+from matheron.linalg.vecchia import gaussian_nll, previous_neighbors, stored_along_curve
 from matheron.metrics import log_score_gaussian, summary
 
 NEIGHBORS, THREADS, TARGETS = 30, 2, 10_000
@@ -136,11 +136,12 @@ def peer_predict(model: Any, targets: mt.Points) -> tuple[Tensor, Tensor]:
 
 def cost(points: mt.Points, y: Tensor) -> tuple[Callable[[], float], Callable[[], float]]:
     """Returns the likelihood, and the likelihood with the gradient in all parameters and in all
-    coordinates, on the order of the data.
+    coordinates, on the order of the data (stored along a curve, as the solver does).
     """
     kernel = mt.Matern(1.5, 1.0, LENGTHSCALE)
-    near = previous_neighbors(points.coords, NEIGHBORS)
-    x = points.coords.clone().requires_grad_(True)
+    table = previous_neighbors(points.coords, NEIGHBORS)
+    order, near = stored_along_curve(torch.arange(len(points)), table, points.coords)
+    x, y = points.coords[order].requires_grad_(True), y[order]
     noise = torch.full_like(y, NOISE**2, requires_grad=True)
 
     @torch.no_grad()

@@ -19,13 +19,13 @@ from ..linalg.places import distinct_places
 from ..linalg.tangents import tangents
 from ..linalg.vecchia import (
     Tangent,
-    along_curve,
     fisher,
     joint_neighbors,
     marginal_variance,
     maxmin_order,
     predict_weights,
     propagate,
+    stored_along_curve,
     target_neighbors,
     torch_engine,
     whiten,
@@ -40,16 +40,6 @@ NUMBERS = 32_000_000
 """Numbers of a chunk of columns."""
 
 
-def _stored(
-    order: Int[Tensor, " n"], table: Int[Tensor, "n m"], places: Int[Tensor, " n"]
-) -> tuple[Int[Tensor, " n"], Int[Tensor, "n m"]]:
-    r"""Returns the same order and neighbours, stored along a curve: who looks at whom is kept."""
-    rank = torch.empty(len(places) + 1, dtype=table.dtype)
-    rank[places] = torch.arange(len(places), dtype=table.dtype)
-    rank[-1] = -1  # where an absent neighbour, -1, finds itself
-    return order[places], rank[table[places].long()]
-
-
 class _Likelihood(Likelihood):
     def __init__(
         self, solver: Vecchia, prior: KernelPrior, observation: LinearObservation, y: Tensor
@@ -61,7 +51,7 @@ class _Likelihood(Likelihood):
             order = maxmin_order(near, solver.seed)
             metrics = [x[order] for x in prior.kernel.neighborhoods(self.x)]
             table = joint_neighbors(metrics, solver.neighbors)
-            self.order, self.neighbors = _stored(order, table, along_curve(near[order]))
+            self.order, self.neighbors = stored_along_curve(order, table, near[order])
             self.v = observation.select(y) - prior.mean(observation.points)
         self.x = self.x[self.order]
 

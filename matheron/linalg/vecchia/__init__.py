@@ -14,6 +14,7 @@ from .merging import target_neighbors as target_neighbors
 from .neighbors import previous_neighbors as previous_neighbors
 from .ordering import along_curve as along_curve
 from .ordering import maxmin_order as maxmin_order
+from .ordering import stored_along_curve as stored_along_curve
 from .prediction import predict_weights as predict_weights
 from .sequence import marginal_variance as marginal_variance
 from .sequence import propagate as propagate
@@ -31,6 +32,7 @@ __all__ = [
     "previous_neighbors",
     "propagate",
     "torch_engine",
+    "stored_along_curve",
     "target_neighbors",
     "warm_up",
     "whiten",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .compiled import compiled
 
-__all__ = ["along_curve", "maxmin_order"]
+__all__ = ["along_curve", "maxmin_order", "stored_along_curve"]
 
 
 @compiled
@@ -207,3 +207,26 @@ def along_curve(coords: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
     origin = points.min(axis=0)
     extent = max(float((points - origin).max()), 1e-300)
     return torch.as_tensor(np.argsort(morton(points, origin, extent), kind="stable"))
+
+
+def stored_along_curve(
+    order: Int[Tensor, " n"], table: Int[Tensor, "n m"], coords: Float[Tensor, "n d"]
+) -> tuple[Int[Tensor, " n"], Int[Tensor, "n m"]]:
+    r"""Returns the same order and neighbours, stored along a curve: who looks at whom is kept.
+
+    Arguments:
+        order: The order of the points.
+        table: Their neighbours in this order, -1 where absent.
+        coords: Their coordinates in this order.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [9.0], [1.0]], dtype=torch.float64)
+        >>> order, table = stored_along_curve(torch.arange(3), torch.tensor([[-1], [0], [1]]), x)
+        >>> order.tolist(), table.tolist()  # point 2, now second, looks at point 1, now third
+        ([0, 2, 1], [[-1], [2], [0]])
+    """
+    places = along_curve(coords)
+    rank = torch.empty(len(places) + 1, dtype=table.dtype)
+    rank[places] = torch.arange(len(places), dtype=table.dtype)
+    rank[-1] = -1  # where an absent neighbour, -1, finds itself
+    return order[places], rank[table[places].long()]
