@@ -1,6 +1,7 @@
 """Laws of the variogram: brute force, peers, fields whose variogram is known."""
 
 import functools
+import importlib
 import itertools
 import math
 import numpy as np
@@ -206,7 +207,9 @@ def test_coincident_sites_belong_to_the_first_class_and_to_all_directions():
 
 def test_chunks_change_nothing(plane, monkeypatch):
     whole = variogram(*plane, cloud=True)
-    monkeypatch.setattr("matheron.variogram.experimental.CHUNK", 500)
+    # by its full name: the function `matheron.variogram` hides the package of that name
+    module = importlib.import_module("matheron.variogram.experimental")
+    monkeypatch.setattr(module, "CHUNK", 500)
     parts = variogram(*plane, cloud=True)
     torch.testing.assert_close(stacked(parts), stacked(whole))
     assert len(parts.cloud.distance) == len(whole.cloud.distance)
