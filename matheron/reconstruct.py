@@ -33,7 +33,8 @@ def automatic(prior: GaussianPrior, observation: LinearObservation) -> tuple[Sol
     if m <= 3000 and m + n <= 6000:
         return Kriging(), f"Kriging: exact, as {m} data and {n} nodes are few"
     if isinstance(prior, KernelPrior):
-        return Vecchia(), f"Vecchia: near neighbours, as {m} data and {n} nodes are many"
+        near = 120 if m + n <= 50_000 else 60  # twice as many where it is quick all the same
+        return Vecchia(30, near), f"Vecchia: near neighbours, as {m} data and {n} nodes are many"
     return Kriging(), f"Kriging: the only solver for {type(prior).__name__}"
 
 

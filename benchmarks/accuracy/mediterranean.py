@@ -20,6 +20,7 @@ from harness import finish, real_data
 import matheron as mt
 
 from matheron.metrics import summary
+from matheron.reconstruct import automatic
 from matheron.selection import choose
 
 
@@ -42,7 +43,8 @@ def main() -> None:
             say=print,
         )
         print(choice.prior.summary())
-        posterior = mt.Vecchia(30, 60)(choice.prior, choice.observation)(choice.y)
+        solver, _ = automatic(choice.prior, choice.observation)
+        posterior = solver(choice.prior, choice.observation)(choice.y)
         noise = choice.observation.noise_variance.mean() + choice.observation.bias_variance.mean()
         std = (posterior.std().square() + noise).sqrt().detach()
         scores = summary(posterior.mean, std, data.values[out])
