@@ -249,6 +249,10 @@ class Points:
         frame = _tangent_frame(self.axis("lat"), self.axis("lon"), center)
         return torch.stack([*others, *frame], dim=-1)
 
+    def local(self) -> Float[Tensor, "m k"]:
+        r"""Returns Cartesian coordinates about the middle of the sites themselves."""
+        return self.cartesian(self.center if self.metric == "sphere" else (0.0, 0.0))
+
     @classmethod
     def join(cls, *clouds: Points) -> Points:
         r"""Returns the sites of several clouds, one after the other."""

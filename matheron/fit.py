@@ -422,7 +422,7 @@ def blocks(
         msg = f"blocks(size=...): expected a positive size, got {size}. Use the width of a gap."
         raise ValueError(msg)
     start = 1 if "time" in points.dims else 0
-    cell = (points.cartesian(_middle(points))[:, start:] / size).floor().long()
+    cell = (points.local()[:, start:] / size).floor().long()
     _, block = torch.unique(cell, dim=0, return_inverse=True)
     count = int(block.max()) + 1
     if count < folds:
@@ -433,10 +433,6 @@ def blocks(
         raise ValueError(msg)
     fold = torch.arange(count) % folds
     return fold[torch.randperm(count, generator=generator)][block]
-
-
-def _middle(points: Points) -> tuple[float, float]:
-    return points.center if points.metric == "sphere" else (0.0, 0.0)
 
 
 def cross_validate(

@@ -115,7 +115,7 @@ def instruments(
 
 def _extents(points: Points) -> tuple[float, list[float]]:
     r"""Returns the extent of time (zero without), and those of the space axes."""
-    x = points.cartesian(points.center if points.metric == "sphere" else (0.0, 0.0))
+    x = points.local()
     low, high = (0.05, 0.95) if len(x) > 4 else (0.0, 1.0)
     span = x.quantile(high, dim=0) - x.quantile(low, dim=0)
     spans = span.tolist()[: -1 if points.metric == "sphere" else None]
@@ -154,7 +154,7 @@ def _scales(name: str) -> int:
 
 def _spacing(points: Points) -> float:
     r"""Returns the median distance in space from a datum to the next in time, or the nearest."""
-    x = points.cartesian(points.center if points.metric == "sphere" else (0.0, 0.0))
+    x = points.local()
     x = x[torch.argsort(x[:, 0])][:, 1:]
     step = x.diff(dim=0).norm(dim=1)
     step = step[step > 0]
@@ -265,7 +265,7 @@ def _trial(
     generator: torch.Generator,
 ) -> _Trial:
     points = observation.points
-    x = points.cartesian(points.center if points.metric == "sphere" else (0.0, 0.0))
+    x = points.local()
     block = _blocks(points, x, _gap(domain, points))
     folds = []
     for held in _held_out(observation, block, generator):

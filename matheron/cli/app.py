@@ -9,8 +9,10 @@ import json
 import os
 import shlex
 import sys
+import torch
 import typer
 import warnings
+import xarray as xr
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,9 +158,6 @@ def report(
     seed: Seed = 0,
 ) -> None:
     """Draw a map, its std, members, data, residuals and calibration on one page."""
-    import torch
-    import xarray as xr
-
     check_output(output, (".html",))
     name = read_map(map_file, variable).variable
     with xr.open_dataset(map_file) as dataset:
@@ -174,8 +173,6 @@ def report(
 
 
 def _truth(path: Path, variable: str) -> Any:
-    import xarray as xr
-
     data = read_like(path, variable)
     if data.grid is None:
         return data

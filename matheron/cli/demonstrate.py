@@ -8,6 +8,7 @@ import json
 import math
 import pandas as pd
 import torch
+import xarray as xr
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from .border import Names, say
 from .mapping import Request, make_map
 from .scoring import score_files, show_scores
 from .settings import Settings
-from ..data import InputError, map_dataset, write_dataset, write_table
+from ..data import InputError, map_dataset, read, write_dataset, write_table
 from ..domain import Grid, Points
 from ..kernels import Matern
+from ..observations import PointObservation
 from ..priors import GaussianProcess
 from ..report import report
 from ..solvers import Vecchia
@@ -40,8 +42,6 @@ def _truth(grid: Grid, generator: Generator) -> Tensor:
     eddies = Matern(1.5, variance=0.006, lengthscale=(50e3, 70e3), rotation=25.0)
     prior = GaussianProcess(eddies + Matern(2.5, 0.02, 250e3), grid)
     # one datum far away: with nothing to condition on, the posterior is the prior
-    from ..observations import PointObservation
-
     far = PointObservation(grid, Points(lat=[-60.0], lon=[180.0]), 1.0)
     zero = torch.zeros(1, dtype=torch.float64)
     field = Vecchia(30, 40)(prior, far)(zero).sample(1, generator)[0]
@@ -127,10 +127,6 @@ def demonstrate(output: Path, seed: int = 0) -> None:
 
 
 def _report(folder: Path, tracks: Path, generator: Generator) -> None:
-    import xarray as xr
-
-    from ..data import read
-
     with xr.open_dataset(folder / "map.nc") as chart, xr.open_dataset(folder / "truth.nc") as true:
         report(
             chart.load(),

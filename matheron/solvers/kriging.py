@@ -13,7 +13,7 @@ from functools import cached_property
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from .base import Likelihood, LikelihoodSolver, Score, check_linear, frozen
+from .base import Likelihood, LikelihoodSolver, Score, check_linear, check_trend, frozen
 from ..domain import Points
 from ..linalg.dense import factorise, square_root
 from ..linalg.tangents import tangents
@@ -40,7 +40,8 @@ class DenseConditional(GaussianConditional):
         self.L = factorise(data_covariance(prior, observation), "Kriging")
         self.F, self.offset = prior.design(s), prior.mean(s)
         self.LF = self._whiten(self.F)
-        self.A = _normal_matrix(self.LF)
+        self.A = self.LF.mT @ self.LF
+        check_trend("Kriging", self.A)
 
     def _whiten(self, columns: Float[Tensor, "m c"]) -> Float[Tensor, "m c"]:
         return torch.linalg.solve_triangular(self.L, columns, upper=False)
@@ -118,22 +119,6 @@ class DenseConditional(GaussianConditional):
     def residual(self, v: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
         r"""Returns the data without their trend, whitened."""
         return self._whiten((v - self.offset - self.F @ self.coefficients(v))[:, None])[:, 0]
-
-
-def _normal_matrix(LF: Float[Tensor, "m p"]) -> Float[Tensor, "p p"]:
-    A = LF.mT @ LF
-    if A.shape[0] and torch.linalg.matrix_rank(A / _scale(A)) < A.shape[0]:
-        msg = (
-            f"Kriging(prior=...): expected a trend that the data can tell, got {A.shape[0]} "
-            f"columns of lower rank over {len(LF)} data. Drop terms from the trend."
-        )
-        raise ValueError(msg)
-    return A
-
-
-def _scale(A: Float[Tensor, "p p"]) -> Float[Tensor, "p p"]:
-    d = A.diagonal().detach().sqrt().clamp(min=1e-300)
-    return d[:, None] * d
 
 
 class Kriging(LikelihoodSolver[GaussianPrior]):

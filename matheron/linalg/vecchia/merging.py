@@ -21,6 +21,15 @@ from .threads import chunked, in_threads
 
 
 @compiled
+def holds(row, count, j):
+    """Tell whether ``j`` is among the first entries of a row."""
+    q = 0
+    while q < count and row[q] != j:
+        q += 1
+    return q < count
+
+
+@compiled
 def merge(tables, first, last, out):
     """Take the nearest of each table in turn, each neighbour once, until a row is full."""
     metrics, _, wide = tables.shape
@@ -32,12 +41,7 @@ def merge(tables, first, last, out):
                 j = tables[t, i, k]
                 if j < 0 or count == size:
                     continue
-                known = False
-                for q in range(count):
-                    if out[i, q] == j:
-                        known = True
-                        break
-                if not known:
+                if not holds(out[i], count, j):
                     out[i, count] = j
                     count += 1
 
@@ -86,12 +90,7 @@ def append(table, later, shift, first, last, out):
             j = later[i, k] + shift
             if j < shift:
                 continue
-            known = False
-            for q in range(held):
-                if out[i, q] == j:
-                    known = True
-                    break
-            if not known:
+            if not holds(out[i], held, j):
                 out[i, count] = j
                 count += 1
 
