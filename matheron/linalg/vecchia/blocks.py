@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-from .compiled import compiled
 from .lanes import WIDTH, load, maximum, splat, store, total
 from .stages import assemble, blank_absent, collect, combine, factorise, radial
+from ..compiled import compiled
 
 __all__ = [
     "accumulate",

@@ -17,9 +17,9 @@ from .blocks import (
     spaces,
     unit,
 )
-from .compiled import compiled
 from .lanes import WIDTH, load, splat, sqrt, store
 from .stages import back_solve, collect, forward_solve, multiply
+from ..compiled import compiled
 
 __all__ = ["fisher_chunk"]
 

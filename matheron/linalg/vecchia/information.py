@@ -26,8 +26,8 @@ from .launch import (
     scratch_memory,
 )
 from .packing import array, pack
-from .threads import in_threads
 from ..composition import Composition
+from ..threads import in_threads
 
 __all__ = ["Tangent", "fisher"]
 

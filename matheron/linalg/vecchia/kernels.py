@@ -22,9 +22,9 @@ from .blocks import (
     spaces,
     unit,
 )
-from .compiled import compiled
 from .lanes import WIDTH, load, positive, splat, sqrt, store
 from .stages import adjoint, back_solve, forces
+from ..compiled import compiled
 
 __all__ = ["predict_chunk", "reverse_chunk"]
 

@@ -21,7 +21,7 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global, signatur
 from numba.extending import lower_builtin, models, register_model
 from typing import Any
 
-from .compiled import compiled, instruction
+from ..compiled import compiled, instruction
 
 __all__ = [
     "WIDTH",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .lanes import WIDTH
 from .packing import Packed
-from .threads import chunked
+from ..threads import chunked
 
 __all__ = [
     "ROUND_OFF",

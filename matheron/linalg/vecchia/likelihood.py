@@ -30,8 +30,8 @@ from .launch import (
     scratch_memory,
 )
 from .packing import Packed, array, factors_of, pack
-from .threads import chunked, in_threads
 from ..composition import Composition
+from ..threads import chunked, in_threads
 
 __all__ = ["gaussian_nll", "whiten"]
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .compiled import compiled
 from .neighbors import previous_neighbors
-from .threads import chunked, in_threads
+from ..compiled import compiled
+from ..threads import chunked, in_threads
 
 
 @compiled

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .compiled import compiled
-from .threads import chunked, in_threads
+from ..compiled import compiled
+from ..threads import chunked, in_threads
 
 __all__ = ["previous_neighbors"]
 

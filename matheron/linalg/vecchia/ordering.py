@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .compiled import compiled
+from ..compiled import compiled
 
 __all__ = ["along_curve", "maxmin_order", "stored_along_curve"]
 

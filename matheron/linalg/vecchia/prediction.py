@@ -12,8 +12,8 @@ from .blocks import scratch_size
 from .kernels import predict_chunk
 from .launch import ROUND_OFF, check_lengths, extents, neighbor_table, scratch_memory
 from .packing import array, pack
-from .threads import in_threads
 from ..composition import Composition
+from ..threads import in_threads
 
 __all__ = ["predict_weights"]
 

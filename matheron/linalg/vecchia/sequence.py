@@ -13,10 +13,10 @@ from functools import partial
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .compiled import compiled
 from .lanes import WIDTH, load, splat, store, total
 from .packing import array
-from .threads import in_threads
+from ..compiled import compiled
+from ..threads import in_threads
 
 __all__ = ["marginal_variance", "propagate"]
 

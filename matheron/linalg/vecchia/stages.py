@@ -14,8 +14,8 @@ identity: they have no effect at all.
 
 from __future__ import annotations
 
-from .compiled import compiled
 from .lanes import WIDTH, exp, floor, gather, load, maximum, positive, splat, sqrt, store
+from ..compiled import compiled
 
 __all__ = [
     "adjoint",
