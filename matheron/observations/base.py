@@ -8,10 +8,13 @@ import abc
 import torch
 import torch.nn as nn
 
+from collections.abc import Callable
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
+from typing import ClassVar
 
 from ..domain import Grid, Points
+from ..linalg.sparse import Sparse
 
 
 class Observation(nn.Module, abc.ABC):
@@ -45,6 +48,21 @@ class LinearObservation(Observation):
     """
 
     points: Points
+    pointwise: ClassVar[bool] = True
+    """Whether the data are values of the field at :attr:`points`, rather than sums of them."""
+
+    @property
+    def count(self) -> int:
+        r"""The number :math:`m` of data, gaps left out."""
+        return len(self.points)
+
+    def seen(self, field: Callable[[Points], Tensor]) -> Tensor:
+        r"""Returns what the data see of a function of points, e.g. a mean, exactly."""
+        return field(self.points)
+
+    @abc.abstractmethod
+    def matrix(self) -> Sparse:
+        r"""Returns :math:`H`, with shape (m, n)."""
 
     @property
     @abc.abstractmethod
@@ -64,6 +82,25 @@ class LinearObservation(Observation):
     def bias_variance(self) -> Float[Tensor, " q"]:
         r"""The variances of the biases, in squared units of the field."""
         return torch.zeros(0, dtype=torch.float64)
+
+    def noise_precision(self) -> Sparse:
+        r"""Returns :math:`R^{-1}`, with shape (m, m); infinite where there is no noise."""
+        return Sparse.diag(1 / self.noise_variance)
+
+    def noise_log_precision(self) -> Float[Tensor, ""]:
+        r"""Returns :math:`\log |R^{-1}|`."""
+        return -self.noise_variance.log().sum()
+
+    def noise_times(self, v: Float[Tensor, "m c"]) -> Float[Tensor, "m c"]:
+        r"""Returns :math:`R v`."""
+        return self.noise_variance[:, None] * v
+
+    def white_noise(
+        self, size: tuple[int, ...], generator: Generator | None = None
+    ) -> Float[Tensor, "*batch m"]:
+        r"""Draws noise without biases, with shape ``(*size, m)``."""
+        R = self.noise_variance
+        return torch.randn(*size, len(R), dtype=R.dtype, generator=generator) * R.sqrt()
 
     @property
     def size(self) -> int:
@@ -88,9 +125,9 @@ class LinearObservation(Observation):
     def select(self, y: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch m"]:
         r"""Returns the data at :attr:`points`, checked: finite, and as many as there are."""
         where = type(self).__name__
-        if y.shape[-1] != len(self.points):
+        if y.shape[-1] != self.count:
             msg = (
-                f"{where}(y=...): expected {len(self.points)} values, one per datum, got "
+                f"{where}(y=...): expected {self.count} values, one per datum, got "
                 f"{y.shape[-1]}. Pass the values in the order of the points."
             )
             raise ValueError(msg)
@@ -100,9 +137,8 @@ class LinearObservation(Observation):
         self, size: tuple[int, ...], generator: Generator | None = None
     ) -> Float[Tensor, "*batch m"]:
         r"""Draws noise and biases, with shape ``(*size, m)``."""
-        R, v = self.noise_variance, self.bias_variance
-        e = torch.randn(*size, len(R), dtype=R.dtype, generator=generator) * R.sqrt()
-        b = torch.randn(*size, len(v), dtype=R.dtype, generator=generator) * v.sqrt()
+        e, v = self.white_noise(size, generator), self.bias_variance
+        b = torch.randn(*size, len(v), dtype=e.dtype, generator=generator) * v.sqrt()
         return e + b @ self.bias_design.mT
 
     def sample(
@@ -115,14 +151,18 @@ class LinearObservation(Observation):
         self, x: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch m"]
     ) -> Float[Tensor, "*batch"]:
         r = self.select(y) - self(x)
-        w = r / self.noise_variance
+        w = self._weigh(r)
         quadratic = (r * w).sum(dim=-1)
         B, v = self.bias_design, self.bias_variance
         if len(v):  # Woodbury: the biases are integrated out
-            A = torch.diag(1 / v) + B.mT @ (B / self.noise_variance[:, None])
+            A = torch.diag(1 / v) + B.mT @ self._weigh(B.mT).mT
             b = w @ B
             quadratic = quadratic - (b * torch.linalg.solve(A, b[..., None])[..., 0]).sum(dim=-1)
         return quadratic / 2
+
+    def _weigh(self, r: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+        r"""Returns :math:`R^{-1} r`."""
+        return r / self.noise_variance
 
 
 def _finite(where: str, y: Tensor) -> Tensor:

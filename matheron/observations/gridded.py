@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .base import LinearObservation, Noise, _finite
 from ..domain import Grid, Points
+from ..linalg.sparse import Pattern, Sparse
 
 
 class GriddedObservation(LinearObservation):
@@ -74,6 +75,13 @@ class GriddedObservation(LinearObservation):
     def points(self) -> Points:  # type: ignore[override]
         r"""The nodes that are seen."""
         return self.domain.points[self._single()]
+
+    def matrix(self) -> Sparse:
+        nodes = torch.nonzero(self._single())[:, 0]
+        pattern = Pattern(
+            torch.arange(len(nodes) + 1).numpy(), nodes.numpy(), (len(nodes), self.size)
+        )
+        return Sparse(pattern, torch.ones(len(nodes), dtype=torch.float64))
 
     @property
     def noise_variance(self) -> Float[Tensor, " m"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .base import LinearObservation, Noise
 from ..domain import Grid, Points
+from ..linalg.sparse import Assembly, Sparse
 
 
 class PointObservation(LinearObservation):
@@ -118,13 +119,12 @@ class PointObservation(LinearObservation):
         spread = (y[..., None] * weights.to(y.dtype)).flatten(-2)
         return x.index_add(-1, nodes.flatten(), spread)
 
-    @property
-    def H(self) -> Tensor:
-        r"""The sparse matrix of the observation, with shape :math:`(m, n)`."""
-        nodes, weights = self._corners
+    @cached_property
+    def _assembly(self) -> Assembly:
+        nodes = self._corners[0]
         rows = torch.arange(len(nodes))[:, None].expand_as(nodes)
-        index = torch.stack([rows.flatten(), nodes.flatten()])
         size = (len(nodes), len(self.domain))
-        return torch.sparse_coo_tensor(
-            index, weights.flatten(), size, check_invariants=False
-        ).coalesce()
+        return Assembly(rows.flatten().numpy(), nodes.flatten().numpy(), size)
+
+    def matrix(self) -> Sparse:
+        return self._assembly(self._corners[1].flatten())

@@ -14,6 +14,7 @@ from typing import cast
 
 from .base import LinearObservation
 from ..domain import Grid, Points
+from ..linalg.sparse import Sparse
 
 
 class Stack(LinearObservation):
@@ -45,6 +46,12 @@ class Stack(LinearObservation):
                 f"{len(parts)} on {len({id(p.domain) for p in parts})}. Build them on one grid."
             )
             raise ValueError(msg)
+        if not all(p.pointwise for p in parts):
+            msg = (
+                "Stack(parts=...): expected observations at points, got one through a matrix. "
+                "Stack the matrices, and pass one MatrixObservation."
+            )
+            raise TypeError(msg)
         self.parts = cast(Sequence[LinearObservation], nn.ModuleList(parts))
         self.domain = parts[0].domain
         self.points = Points.join(*(p.points for p in parts))
@@ -78,6 +85,9 @@ class Stack(LinearObservation):
         pieces = chosen.split([len(p.points) for p in self.parts])
         kept = [(p, c) for p, c in zip(self.parts, pieces, strict=True) if c.any()]
         return Stack(*(p.take(c, domain) for p, c in kept))
+
+    def matrix(self) -> Sparse:
+        return Sparse.block([[p.matrix()] for p in self.parts])
 
     @property
     def noise_variance(self) -> Float[Tensor, " m"]:

@@ -66,7 +66,7 @@ def test_points_of_a_cloud_read_their_site() -> None:
 def test_the_sparse_matrix_is_the_operator() -> None:
     grid = small_grid()
     seen = build("points", grid)
-    H = seen.H.to_dense()
+    H = seen.matrix().to_dense()
     x, y = uniform(30, 1), uniform(12, 2)
     assert_close(seen(x), H @ x)
     assert_close(seen.adjoint(y), H.mT @ y)
