@@ -1,17 +1,25 @@
 r"""Priors: what fields look like before any data."""
 
 __all__ = [
+    "AdvectionDiffusion",
+    "AlongTrackError",
     "Denoising",
     "Energy",
     "GaussianPrior",
     "GaussianProcess",
     "KernelPrior",
     "MarkovPrior",
+    "MarkovSum",
     "Prior",
     "Sampling",
     "Trend",
+    "TrendedPrior",
+    "WhittleMatern",
 ]
 
-from .base import Denoising, Energy, GaussianPrior, KernelPrior, MarkovPrior, Prior, Sampling
+from .addition import AlongTrackError, MarkovSum
+from .base import Denoising, Energy, GaussianPrior, KernelPrior, Prior, Sampling
 from .gp import GaussianProcess
+from .markov import MarkovPrior
+from .spde import AdvectionDiffusion, WhittleMatern
 from .trend import Trend

@@ -7,9 +7,9 @@ __all__ = [
     "Energy",
     "GaussianPrior",
     "KernelPrior",
-    "MarkovPrior",
     "Prior",
     "Sampling",
+    "TrendedPrior",
 ]
 
 import abc
@@ -19,6 +19,8 @@ import torch.nn as nn
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from .quantities import Quantity, of_kernel, of_parameters
+from .trend import Trend
 from ..domain import Grid, Points
 from ..kernels import Kernel
 from ..linalg.dense import square_root
@@ -63,6 +65,31 @@ class GaussianPrior(Energy, Sampling, Denoising):
     their present values.
     """
 
+    trend: Trend | None = None
+    coefficients: Tensor
+    fitted: object | None = None
+
+    def summary(self) -> str:
+        r"""Returns the report of the last fit: estimates, standard errors, warnings."""
+        if self.fitted is None:
+            msg = (
+                f"{type(self).__name__}.summary: expected a fitted prior, got one that was not. "
+                "Call matheron.fit.maximum_likelihood first."
+            )
+            raise ValueError(msg)
+        return str(self.fitted)
+
+    def quantities(self) -> list[Quantity]:
+        r"""Returns what the report of a fit says of the parameters: name, value and units."""
+        return of_parameters(self)
+
+    def penalty(self) -> Float[Tensor, ""]:
+        r"""Returns :math:`-\log` of the prior density of the parameters; zero by default.
+
+        A fit subtracts it from the log-likelihood.
+        """
+        return torch.zeros((), dtype=torch.float64)
+
     @abc.abstractmethod
     def mean(self, points: Points) -> Float[Tensor, " m"]:
         r"""Returns :math:`\mathbb{E}[f(s)]`, without the unknown trend."""
@@ -90,15 +117,18 @@ class GaussianPrior(Energy, Sampling, Denoising):
         return z.square().sum(dim=(-2, -1)) / 2
 
     def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
+        self._check_size(size)
+        L = square_root(self._domain_covariance(), where=type(self).__name__)
+        z = torch.randn(size, len(L), dtype=L.dtype, generator=generator)
+        return self.drift() + z @ L.mT
+
+    def _check_size(self, size: int) -> None:
         if size < 1:
             msg = (
                 f"{type(self).__name__}.sample(size=...): expected at least one draw, got {size}. "
                 "Ask for one or more."
             )
             raise ValueError(msg)
-        L = square_root(self._domain_covariance(), where=type(self).__name__)
-        z = torch.randn(size, len(L), dtype=L.dtype, generator=generator)
-        return self.drift() + z @ L.mT
 
     def denoise(
         self, x_t: Float[Tensor, "*batch n"], sigma: float | Tensor
@@ -118,21 +148,33 @@ class GaussianPrior(Energy, Sampling, Denoising):
         return self.covariance(s, s)
 
 
+class TrendedPrior(GaussianPrior):
+    r"""A Gaussian prior about a known constant, or about an unknown trend."""
+
+    def _set_trend(self, mean: float, trend: str | None) -> None:
+        self.constant = float(mean)
+        self.trend = None if trend in {None, "", "0"} else Trend(str(trend), self.domain)
+        p = 0 if self.trend is None else len(self.trend.terms)
+        self.register_buffer("coefficients", torch.zeros(p, dtype=torch.float64))
+
+    def mean(self, points: Points) -> Float[Tensor, " m"]:
+        return torch.full((len(points),), self.constant, dtype=torch.float64)
+
+    def design(self, points: Points) -> Float[Tensor, "m p"]:
+        return super().design(points) if self.trend is None else self.trend.design(points)
+
+    def drift(self) -> Float[Tensor, " n"]:
+        s = self.domain.points
+        return self.mean(s) + self.design(s) @ self.coefficients.to(torch.float64)
+
+
 class KernelPrior(GaussianPrior):
     r"""A Gaussian prior whose covariance is a kernel of Cartesian coordinates."""
 
     kernel: Kernel
-    fitted: object | None = None
 
-    def summary(self) -> str:
-        r"""Returns the report of the last fit: estimates, standard errors, warnings."""
-        if self.fitted is None:
-            msg = (
-                f"{type(self).__name__}.summary: expected a fitted prior, got one that was not. "
-                "Call matheron.fit.maximum_likelihood first."
-            )
-            raise ValueError(msg)
-        return str(self.fitted)
+    def quantities(self) -> list[Quantity]:
+        return of_kernel(self.kernel, self.domain)
 
     @abc.abstractmethod
     def coordinates(self, points: Points) -> Float[Tensor, "m k"]:
@@ -143,11 +185,3 @@ class KernelPrior(GaussianPrior):
 
     def variance(self, points: Points) -> Float[Tensor, " m"]:
         return self.kernel.diagonal(self.coordinates(points))
-
-
-class MarkovPrior(GaussianPrior):
-    r"""A Gaussian prior with a sparse precision."""
-
-    @abc.abstractmethod
-    def precision(self) -> Float[Tensor, "n n"]:
-        r"""Returns :math:`Q = B^{-1}`, sparse."""

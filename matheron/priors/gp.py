@@ -9,15 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .base import KernelPrior
-from .trend import Trend
+from .base import KernelPrior, TrendedPrior
 from ..domain import Grid, Points
 from ..kernels import Kernel
 from ..kernels.spacetime import Gneiting
 from ..kernels.stationary import Stationary
 
 
-class GaussianProcess(KernelPrior):
+class GaussianProcess(KernelPrior, TrendedPrior):
     r"""A Gaussian process: a covariance function, and a mean or a trend.
 
     .. math:: f(s) = m + F(s)^\top \beta + g(s), \qquad g \sim \mathcal{GP}(0, c)
@@ -46,8 +45,6 @@ class GaussianProcess(KernelPrior):
         torch.Size([4, 3])
     """
 
-    coefficients: Tensor
-
     def __init__(
         self,
         kernel: Kernel,
@@ -57,11 +54,9 @@ class GaussianProcess(KernelPrior):
     ) -> None:
         super().__init__()
         _check_axes(kernel, domain)
-        self.kernel, self.domain, self.constant = kernel, domain, float(mean)
+        self.kernel, self.domain = kernel, domain
         self.center = domain.center if domain.metric == "sphere" else (0.0, 0.0)
-        self.trend = None if trend in {None, "", "0"} else Trend(str(trend), domain)
-        p = 0 if self.trend is None else len(self.trend.terms)
-        self.register_buffer("coefficients", torch.zeros(p, dtype=torch.float64))
+        self._set_trend(mean, trend)
 
     def on(self, domain: Grid | Points) -> GaussianProcess:
         r"""Returns the same law (the kernel is shared) on another domain."""
@@ -79,16 +74,6 @@ class GaussianProcess(KernelPrior):
             )
             raise ValueError(msg)
         return points.since(self.domain.epoch).cartesian(self.center)
-
-    def mean(self, points: Points) -> Float[Tensor, " m"]:
-        return torch.full((len(points),), self.constant, dtype=torch.float64)
-
-    def design(self, points: Points) -> Float[Tensor, "m p"]:
-        return super().design(points) if self.trend is None else self.trend.design(points)
-
-    def drift(self) -> Float[Tensor, " n"]:
-        s = self.domain.points
-        return self.mean(s) + self.design(s) @ self.coefficients.to(torch.float64)
 
 
 def _check_axes(kernel: Kernel, domain: Grid | Points) -> None:

@@ -1,0 +1,27 @@
+r"""Priors given by stochastic partial differential equations."""
+
+__all__ = [
+    "AdvectionDiffusion",
+    "Constant",
+    "Covariates",
+    "Discretization",
+    "Given",
+    "Lattice",
+    "Mesh",
+    "Network",
+    "ParameterField",
+    "PerNode",
+    "Spline",
+    "Streamfunction",
+    "WhittleMatern",
+    "geostrophic",
+]
+
+from .advection_diffusion import AdvectionDiffusion
+from .discretization import Discretization
+from .fields import Constant, Covariates, ParameterField, PerNode, Spline
+from .lattice import Lattice
+from .mesh import Mesh
+from .network import Network
+from .velocity import Given, Streamfunction, geostrophic
+from .whittle_matern import WhittleMatern
