@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from ..observations import LinearObservation
 from ..posterior import GaussianConditional
-from ..priors.base import KernelPrior
+from ..priors.base import GaussianPrior
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Effects:
         return self.columns.shape[1] - len(self.variance)
 
     @classmethod
-    def of(cls, prior: KernelPrior, observation: LinearObservation) -> Effects:
+    def of(cls, prior: GaussianPrior, observation: LinearObservation) -> Effects:
         r"""Returns the effects of a prior and of an observation on the data."""
-        columns = [prior.design(observation.points), observation.bias_design]
+        columns = [observation.seen(prior.design), observation.bias_design]
         return cls(torch.cat(columns, dim=-1), observation.bias_variance)
 
     def normal_matrix(self, gram: Float[Tensor, "q q"]) -> Float[Tensor, "q q"]:
@@ -51,7 +51,7 @@ class Effects:
         unit = A.detach() / (scale[:, None] * scale)
         if len(A) and torch.linalg.eigvalsh(unit)[0] < 1e-12:
             msg = (
-                f"Vecchia(prior=...): expected a trend that the data can tell, got {self.p} "
+                f"prior(trend=...): expected a trend that the data can tell, got {self.p} "
                 "columns of lower rank. Drop terms from the trend."
             )
             raise ValueError(msg)
@@ -61,10 +61,29 @@ class Effects:
         self, logdet: Tensor, gram: Float[Tensor, "c c"], n: int
     ) -> Float[Tensor, ""]:
         r"""Returns the log-likelihood from the whitened products of ``[y, columns]``."""
-        A, rhs = self.normal_matrix(gram[1:, 1:]), gram[1:, 0]
-        quadratic = gram[0, 0] - rhs @ torch.linalg.solve(A, rhs)
+        return self.of_replicates(logdet, gram[:1, 0], gram[1:, :1], gram[1:, 1:], n)
+
+    def of_replicates(
+        self,
+        logdet: Tensor,
+        yy: Float[Tensor, " r"],
+        Xy: Float[Tensor, "q r"],
+        XX: Float[Tensor, "q q"],
+        n: int,
+    ) -> Float[Tensor, ""]:
+        r"""Returns the log-likelihood of independent replicates, each with its own effects.
+
+        Arguments:
+            logdet: :math:`\log |S|`.
+            yy: :math:`y^\top S^{-1} y` of each replicate.
+            Xy: :math:`X^\top S^{-1} y` of each.
+            XX: :math:`X^\top S^{-1} X`.
+            n: The number of data of a replicate.
+        """
+        A = self.normal_matrix(XX)
+        quadratic = yy.sum() - (Xy * torch.linalg.solve(A, Xy)).sum()
         logdet = logdet + self.variance.log().sum() + torch.logdet(A[self.p :, self.p :])
-        return -(quadratic + logdet + n * math.log(2 * math.pi)) / 2
+        return -(quadratic + len(yy) * (logdet + n * math.log(2 * math.pi))) / 2
 
 
 class EffectsConditional(GaussianConditional):
@@ -74,13 +93,13 @@ class EffectsConditional(GaussianConditional):
     spread of the field.
     """
 
-    prior: KernelPrior
+    prior: GaussianPrior
 
-    def __init__(self, prior: KernelPrior, observation: LinearObservation) -> None:
+    def __init__(self, prior: GaussianPrior, observation: LinearObservation) -> None:
         super().__init__(prior, observation)
         self.effects = Effects.of(prior, observation)
-        self.offset = prior.mean(observation.points)
-        self.m = len(observation.points)
+        self.offset = observation.seen(prior.mean)
+        self.m = observation.count
 
     @abc.abstractmethod
     def whiten(self, columns: Float[Tensor, "m c"]) -> tuple[Tensor, Float[Tensor, "c c"]]:

@@ -50,6 +50,8 @@ class LatentConditional(EffectsConditional):
         ValueError: If a datum has no noise, or if the field is determined by its neighbours.
     """
 
+    prior: KernelPrior
+
     def __init__(
         self,
         prior: KernelPrior,
