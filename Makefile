@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
-	$(BIN)/python -c 'from matheron.linalg.vecchia import warm_up; warm_up()'
+	$(BIN)/python -c 'from matheron.linalg.warm_up import warm_up; warm_up()'
 	touch $@
 
 demo: setup  ## the whole story in about a minute: simulate, observe, map, score, report

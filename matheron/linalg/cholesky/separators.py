@@ -18,10 +18,10 @@ __all__ = ["OUTSIDE", "cut_by_levels", "cut_by_places", "gather_sides", "separat
 
 SAMPLE = 1024
 """Vertices that tell where to cut."""
-LARGE_SAMPLE = 16384
+LARGE_SAMPLE = 65536
 """Vertices that tell how long the separator of a cut is."""
 CLEARLY = 0.85
-"""An axis is taken before an earlier one (diagonals come first) if it costs less than this part."""
+"""An axis is taken before an earlier one, diagonals coming first, if it costs less than this."""
 LEFT, RIGHT, BETWEEN = 1, 2, 3
 OUTSIDE = -1
 PASSES = 4
