@@ -19,7 +19,7 @@ from ..linalg.dense import factorise, square_root
 from ..linalg.tangents import tangents
 from ..observations import LinearObservation, Observation
 from ..posterior import GaussianConditional
-from ..priors.base import GaussianPrior
+from ..priors.base import GaussianPrior, KernelPrior
 
 
 def data_covariance(prior: GaussianPrior, observation: LinearObservation) -> Float[Tensor, "m m"]:
@@ -199,7 +199,9 @@ class _DenseLikelihood(Likelihood):
         return conditional.coefficients(v), torch.linalg.inv(conditional.A)
 
     @torch.no_grad()
-    def score(self, parameters: Sequence[nn.Parameter]) -> Score:
+    def score(self, parameters: Sequence[nn.Parameter]) -> Score | None:
+        if not isinstance(self.prior, KernelPrior):  # forward derivatives are of kernels
+            return None
         conditional = self.solver.conditional(self.prior, self.observation)
         z = conditional.residual(self.observation.select(self.y))
         slopes = tangents([self.prior, self.observation], parameters, self._covariance)

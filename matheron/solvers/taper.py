@@ -4,18 +4,20 @@ from __future__ import annotations
 
 __all__ = ["Taper"]
 
-import math
 import numpy as np
-import scipy.sparse as sparse
 import torch
 
+from functools import cached_property
 from jaxtyping import Float
-from scipy.sparse.linalg import SuperLU, splu
 from scipy.spatial import cKDTree
 from torch import Generator, Tensor
+from typing import ClassVar
 
-from .base import Solver, check_linear, check_trend, frozen
+from .base import Likelihood, LikelihoodSolver, check_linear, frozen
+from .effects import Effects, EffectsConditional
+from ..linalg.cholesky import Cholesky
 from ..linalg.dense import square_root
+from ..linalg.sparse import Assembly, Sparse
 from ..observations import LinearObservation, Observation
 from ..posterior import GaussianConditional
 from ..priors.base import KernelPrior
@@ -26,126 +28,127 @@ def _taper(u: np.ndarray) -> np.ndarray:
     return np.clip(1 - u, 0, None) ** 5 * (5 * u + 1)
 
 
-class _Taper(GaussianConditional):
+class _Near:
+    r"""The pairs of sites within the radius, in the metric that the kernel now has."""
+
+    def __init__(
+        self, prior: KernelPrior, a: Float[Tensor, "p k"], b: Float[Tensor, "q k"], radius: float
+    ) -> None:
+        self.a, self.b = a, b
+        near = prior.kernel.neighborhood(torch.cat([a, b])).detach().numpy()
+        near_a, near_b = near[: len(a)], near[len(a) :]
+        lists = cKDTree(near_b).query_ball_point(near_a, radius)
+        counts = np.array([len(row) for row in lists])
+        rows = np.repeat(np.arange(len(a)), counts)
+        columns = np.concatenate([np.asarray(row, dtype=np.int64) for row in lists])
+        u = np.linalg.norm(near_a[rows] - near_b[columns], axis=1) / radius
+        self.weights = torch.as_tensor(_taper(u))
+        self.assembly = Assembly(rows, columns, (len(a), len(b)))
+        self.pairs = torch.as_tensor(np.stack([rows, columns]))
+
+    def covariance(self, prior: KernelPrior) -> Sparse:
+        r"""Returns the tapered covariance, differentiable in the parameters of the kernel."""
+        runs = self.pairs.split(200_000, dim=1)
+        each = [prior.kernel(self.a[i][:, None], self.b[j][:, None])[:, 0, 0] for i, j in runs]
+        return self.assembly(torch.cat(each) * self.weights)
+
+
+def _factorise(S: Sparse, places: Float[Tensor, "m k"], radius: float) -> Cholesky:
+    try:
+        return Cholesky(S, places=places)
+    except ValueError as error:
+        msg = (
+            f"Taper(radius={radius}): expected a positive definite covariance, got a "
+            "pivot that is not positive. Give the data some noise_std, or merge coincident data."
+        )
+        raise ValueError(msg) from error
+
+
+class _Taper(EffectsConditional):
     prior: KernelPrior
 
     def __init__(self, prior: KernelPrior, observation: LinearObservation, radius: float) -> None:
         super().__init__(prior, observation)
-        self.radius, self.m = radius, len(observation.points)
-        s = prior.domain.points
-        self.x = torch.cat([prior.coordinates(observation.points), prior.coordinates(s)])
-        near = prior.kernel.neighborhood(self.x).numpy()
-        self.data, self.targets = near[: self.m], near[self.m :]
-        S = self._sparse(self.data, self.data, 0, 0) + sparse.diags(
-            observation.noise_variance.numpy()
-        )
-        self.factor = self._factorise(S.tocsc())
-        self.cross = self._sparse(self.targets, self.data, self.m, 0)
-        self.F, self.offset = prior.design(observation.points), prior.mean(observation.points)
-        self.columns = torch.cat([self.F, observation.bias_design], dim=-1)
-        self.solved = self._solve(self.columns)
-        precision = torch.cat([torch.zeros(self.F.shape[1]), 1 / observation.bias_variance])
-        self.A = self.columns.mT @ self.solved + torch.diag(precision.double())
-        p = self.F.shape[1]
-        check_trend("Taper", self.A[:p, :p])
+        self.radius = radius
+        self.data = prior.coordinates(observation.points)
+        self.targets = prior.coordinates(prior.domain.points)
+        S = self._between(self.data, self.data) + Sparse.diag(observation.noise_variance)
+        self.factor = _factorise(S, self.data, radius)
+        self.cross = self._between(self.targets, self.data)
 
-    @torch.no_grad()
-    def _sparse(self, a: np.ndarray, b: np.ndarray, start: int, other: int) -> sparse.csr_array:
-        lists = cKDTree(b).query_ball_point(a, self.radius)
-        counts = np.array([len(row) for row in lists])
-        rows = np.repeat(np.arange(len(a)), counts)
-        cols = np.concatenate([np.asarray(row, dtype=np.int64) for row in lists])
-        u = np.linalg.norm(a[rows] - b[cols], axis=1) / self.radius
-        pairs = zip(np.array_split(rows, 64), np.array_split(cols, 64), strict=True)
-        c = torch.cat([self._covariance(i + start, j + other) for i, j in pairs]).numpy()
-        return sparse.csr_array((c * _taper(u), (rows, cols)), shape=(len(a), len(b)))
+    def _between(self, a: Float[Tensor, "p k"], b: Float[Tensor, "q k"]) -> Sparse:
+        return _Near(self.prior, a, b, self.radius).covariance(self.prior)
 
-    def _covariance(self, i: np.ndarray, j: np.ndarray) -> Float[Tensor, " k"]:
-        return self.prior.kernel(self.x[i][:, None], self.x[j][:, None])[:, 0, 0]
+    def whiten(self, columns: Float[Tensor, "m c"]) -> tuple[Tensor, Float[Tensor, "c c"]]:
+        return self.factor.logdet(), columns.mT @ self.factor.solve(columns)
 
-    def _factorise(self, S: sparse.csc_array) -> SuperLU:
-        msg = (
-            f"Taper(radius={self.radius}): expected a positive definite covariance, got a "
-            "pivot that is not positive. Give the data some noise_std, or merge coincident data."
-        )
-        try:
-            factor = splu(S, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0)
-        except RuntimeError as error:  # exactly singular
-            raise ValueError(msg) from error
-        # no row was exchanged for another pivot, and every pivot is positive
-        aligned = np.array_equal(factor.perm_r, factor.perm_c)
-        if not aligned or (factor.U.diagonal() <= 0).any():
-            raise ValueError(msg)
-        return factor
+    def carry(self, columns: Float[Tensor, "m c"]) -> Float[Tensor, "n c"]:
+        return self.cross @ self.factor.solve(columns)
 
-    def _solve(self, columns: Float[Tensor, "m c"]) -> Float[Tensor, "m c"]:
-        if columns.shape[1] == 0:
-            return columns
-        return torch.as_tensor(self.factor.solve(np.ascontiguousarray(columns.numpy())))
+    def deviate(self, size: int, generator: Generator | None) -> Float[Tensor, "size n"]:
+        root = self._joint_root
+        z = torch.randn(size, root.shape[1], dtype=root.dtype, generator=generator) @ root.mT
+        e = self.observation.white_noise((size,), generator)
+        return z[:, self.m :] - self.carry((z[:, : self.m] + e).mT.contiguous()).mT
 
-    def _design(self) -> Float[Tensor, "n p"]:
-        F = self.prior.design(self.prior.domain.points)
-        return torch.cat([F, torch.zeros(len(F), self.A.shape[0] - F.shape[1]).double()], dim=-1)
-
-    def estimate(self, y: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
-        return self._condition(self.observation.select(y))
-
-    def _condition(self, v: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
-        r = (v - self.offset).reshape(-1, self.m).mT
-        beta = torch.linalg.solve(self.A, self.solved.mT @ r)
-        w = self._solve(r) - self.solved @ beta
-        x = torch.as_tensor(self.cross @ w.numpy()) + self._design() @ beta
-        return self.prior.mean(self.prior.domain.points) + x.mT.reshape(*v.shape[:-1], -1)
-
-    def _rest(self) -> Float[Tensor, "n p"]:
-        return self._design() - torch.as_tensor(self.cross @ self.solved.numpy())
-
-    def variance(self) -> Float[Tensor, " n"]:
-        G = self._rest()
-        trend = (G * torch.linalg.solve(self.A, G.mT).mT).sum(dim=-1)
-        chunks = torch.arange(len(G)).split(512)
-        gain = torch.cat([self._explained(self.cross[i.numpy()]) for i in chunks])
-        return self.prior.variance(self.prior.domain.points) - gain + trend
-
-    def _explained(self, rows: sparse.csr_array) -> Float[Tensor, " k"]:
-        dense = rows.toarray()
-        return torch.as_tensor((dense * self.factor.solve(dense.T.copy()).T).sum(axis=1))
-
-    def covariance(self) -> Float[Tensor, "n n"]:
-        C = self.cross.toarray()
-        B = torch.as_tensor(self._sparse(self.targets, self.targets, self.m, self.m).toarray())
-        G = self._rest()
-        explained = torch.as_tensor(C @ self.factor.solve(C.T.copy()))
-        return B - explained + G @ torch.linalg.solve(self.A, G.mT)
-
-    def simulate(
-        self, size: int, generator: Generator | None = None
-    ) -> tuple[Float[Tensor, "size n"], Float[Tensor, "size n"]]:
-        both = np.concatenate([self.data, self.targets])
+    @cached_property
+    def _joint_root(self) -> Float[Tensor, "k k"]:
+        both = torch.cat([self.data, self.targets])
         if len(both) > 12_000:
             msg = (
                 f"Taper.sample: expected at most 12000 nodes and data together, got {len(both)}. "
                 "Use Vecchia(), whose draws need no joint matrix."
             )
             raise ValueError(msg)
-        K = torch.as_tensor(self._sparse(both, both, 0, 0).toarray())
-        root = square_root(K, where="Taper.sample")
-        z = torch.randn(size, root.shape[1], dtype=root.dtype, generator=generator) @ root.mT
-        y_s = self.offset + z[:, : self.m] + self.observation.noise((size,), generator)
-        x_s = self.prior.mean(self.prior.domain.points) + z[:, self.m :]
-        return x_s, self._condition(y_s)
+        return square_root(self._between(both, both).to_dense(), where="Taper.sample")
 
-    def log_evidence(self, y: Float[Tensor, " m"]) -> Float[Tensor, ""]:
-        r = (self.observation.select(y) - self.offset)[:, None]
-        rhs = self.solved.mT @ r
-        quadratic = (r * self._solve(r)).sum() - (rhs * torch.linalg.solve(self.A, rhs)).sum()
-        logdet = torch.as_tensor(np.log(self.factor.U.diagonal()).sum())
-        p, v = self.F.shape[1], self.observation.bias_variance
-        logdet = logdet + v.log().sum() + torch.logdet(self.A[p:, p:])
-        return -(quadratic + logdet + self.m * math.log(2 * math.pi)) / 2
+    def field_variance(self) -> Float[Tensor, " n"]:
+        chunks = torch.arange(len(self.targets)).split(512)
+        gain = torch.cat([self._explained(i) for i in chunks])
+        return self.prior.variance(self.prior.domain.points) - gain
+
+    def _explained(self, nodes: Tensor) -> Float[Tensor, " k"]:
+        rows = self.cross.take(nodes, torch.arange(self.m)).to_dense()
+        return (rows * self.factor.solve(rows.mT.contiguous()).mT).sum(dim=1)
+
+    def field_covariance(self) -> Float[Tensor, "n n"]:
+        C = self.cross.to_dense()
+        B = self._between(self.targets, self.targets).to_dense()
+        return B - C @ self.factor.solve(C.mT.contiguous())
 
 
-class Taper(Solver[KernelPrior]):
+class _Evidence(Likelihood):
+    r"""The likelihood of the tapered covariance, the taper in the metric of the start."""
+
+    def __init__(
+        self, solver: Taper, prior: KernelPrior, observation: LinearObservation, y: Tensor
+    ) -> None:
+        self.prior, self.observation, self.radius = prior, observation, solver.radius
+        with torch.no_grad():
+            self.v = (observation.select(y) - observation.seen(prior.mean))[:, None]
+            self.x = prior.coordinates(observation.points)
+            self.near = _Near(prior, self.x, self.x, solver.radius)
+
+    def _solved(self) -> tuple[Cholesky, Effects, Tensor]:
+        S = self.near.covariance(self.prior) + Sparse.diag(self.observation.noise_variance)
+        factor = _factorise(S, self.x, self.radius)
+        effects = Effects.of(self.prior, self.observation)
+        return factor, effects, factor.solve(torch.cat([self.v, effects.columns], dim=-1))
+
+    def value(self) -> Float[Tensor, ""]:
+        factor, effects, solved = self._solved()
+        gram = torch.cat([self.v, effects.columns], dim=-1).mT @ solved
+        return effects.log_likelihood(factor.logdet(), gram, len(self.v))
+
+    @torch.no_grad()
+    def coefficients(self) -> tuple[Float[Tensor, " q"], Float[Tensor, "q q"]]:
+        _, effects, solved = self._solved()
+        X, p = effects.columns, effects.p
+        V = torch.linalg.inv(effects.normal_matrix(X.mT @ solved[:, 1:]))
+        return (V @ (X.mT @ solved[:, 0]))[:p], V[:p, :p]
+
+
+class Taper(LikelihoodSolver[KernelPrior]):
     r"""Kriging with a covariance multiplied by a compact one, so that it is sparse.
 
     .. math:: c_T(a, b) = c(a, b) \, \varphi(\|a - b\| / r), \qquad
@@ -174,7 +177,7 @@ class Taper(Solver[KernelPrior]):
         [0.0, 1.0, 0.0]
     """
 
-    requires = KernelPrior
+    requires: ClassVar = KernelPrior
 
     def __init__(self, radius: float = 3.0) -> None:
         super().__init__()
@@ -186,3 +189,8 @@ class Taper(Solver[KernelPrior]):
     @torch.no_grad()
     def prepare(self, prior: KernelPrior, observation: Observation) -> GaussianConditional:
         return _Taper(frozen(prior), frozen(check_linear(self, observation)), self.radius)
+
+    def likelihood(
+        self, prior: KernelPrior, observation: LinearObservation, y: Float[Tensor, " m"]
+    ) -> Likelihood:
+        return _Evidence(self, prior, observation, y)
