@@ -81,7 +81,7 @@ class Pattern:
         return self.keep("transpose", self._transpose)
 
     def _transpose(self) -> tuple[Pattern, Int[Tensor, " nnz"]]:
-        order = np.lexsort((self.rows, self.indices))
+        order = _grouped(self.indices, self.shape[1])
         counts = np.bincount(self.indices, minlength=self.shape[1])
         indptr = np.concatenate([[0], np.cumsum(counts)])
         turned = Pattern(indptr, self.rows[order], (self.shape[1], self.shape[0]))
@@ -102,6 +102,13 @@ class Pattern:
         return matrix
 
 
+def _grouped(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return the stable order of some labels from 0 to ``count - 1``, in linear time."""
+    every = np.arange(len(labels))
+    shape = (count, len(labels))
+    return sparse.csr_array((every, (labels, every)), shape=shape).indices
+
+
 class Assembly:
     """A fixed list of entries, repeated ones to be summed: how a matrix is put together.
 
@@ -117,12 +124,17 @@ class Assembly:
     """
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> None:
-        keys = np.asarray(rows, dtype=np.int64) * shape[1] + np.asarray(columns, dtype=np.int64)
-        found, slots = np.unique(keys, return_inverse=True)
-        counts = np.bincount(found // max(shape[1], 1), minlength=shape[0])
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        self.pattern = Pattern(indptr, found % max(shape[1], 1), shape)
-        self.slots = torch.as_tensor(slots.reshape(-1))
+        rows, columns = (np.asarray(v, dtype=np.int64).reshape(-1) for v in (rows, columns))
+        order = _grouped(columns, shape[1])
+        order = order[_grouped(rows[order], shape[0])]
+        rows, columns = rows[order], columns[order]
+        new = np.ones(len(order), dtype=bool)
+        new[1:] = (np.diff(rows) != 0) | (np.diff(columns) != 0)
+        slots = np.empty(len(order), dtype=np.int64)
+        slots[order] = np.cumsum(new) - 1
+        counts = np.bincount(rows[new], minlength=shape[0])
+        self.pattern = Pattern(np.concatenate([[0], np.cumsum(counts)]), columns[new], shape)
+        self.slots = torch.as_tensor(slots)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Assembly:
         return self  # nothing of it changes
