@@ -216,7 +216,7 @@ CASES = {
     "unknown method in TOML": (config("method = 'oi'"), SET, "got 'oi'"),
     "no config": (None, SET, "No such file"),
     "unknown method": (None, (*MAP, "--method", "magic"), "got 'magic'"),
-    "fit by taper": (None, (*FIT, "--method", "taper"), "a method with a likelihood"),
+    "fit by inducing": (None, (*FIT, "--method", "inducing"), "a method with a likelihood"),
     "unknown metric": (None, (*MAP, "--metric", "torus"), "sphere or plane"),
     "unknown covariate of the map": (
         columns(depth=np.linspace(0, 1, 40)),

@@ -16,8 +16,8 @@ from .dynamics import Coefficients, Dynamics, Excess, Form
 from .evolution import Evolution, Step
 from .fields import Constant, ParameterField
 from .lattice import Lattice
-from .timed import Coefficient, TimedField, space_of, timed_field, untimed
-from .timeline import Timeline
+from .timed import Coefficient, TimedField, space_of, timed_field
+from .timeline import Timeline, Weights
 from .transport import Transport
 from ..markov import MarkovPrior
 from ..quantities import Quantity, of_kernel
@@ -47,8 +47,9 @@ class AdvectionDiffusion(MarkovPrior):
     off; it takes a ``tau``, not a ``variance``. Large scales are forgotten as
     :math:`e^{-t/T}`, with :math:`\kappa^\alpha = 1 / T` and
     :math:`H = \kappa^2 \ell \ell^\top / (2 \nu)`, and small scales sooner: the correlation at one
-    place is :math:`\nu \int_1^\infty s^{-\nu - 1} e^{-s t / T} \, ds` (``alpha=2``), which is
-    0.33 at :math:`T / 2` and 0.15 at :math:`T` for :math:`\nu = 1`.
+    place, with ``alpha=2`` in two dimensions, is
+    :math:`\nu \int_1^\infty s^{-\nu - 1} e^{-s t / T} \, ds`, which is 0.33 at :math:`T / 2` and
+    0.15 at :math:`T` for :math:`\nu = 1`.
 
     In time, steps of length :math:`\delta` are implicit. With the mass :math:`C`, the operator
     :math:`K = \kappa^2 C + G(H)` and that of advection :math:`A`, both in weak form,
@@ -102,8 +103,7 @@ class AdvectionDiffusion(MarkovPrior):
         diffusivity: The field :math:`H`, in place of that of ``lengthscale`` and ``timescale``.
         tau: The field :math:`\tau`, in place of ``variance``.
         rotation: The angle of the last lengthscale, as :class:`matheron.Matern` takes it.
-        scheme: ``"euler"`` or ``"crank-nicolson"``; with steps well under :math:`T` the second is the
-            more accurate.
+        scheme: ``"euler"``, or ``"crank-nicolson"``, the more accurate with short steps.
         step: The longest step of time: longer intervals of the grid are cut into equal ones.
         times: The times of the state; by default those of the grid.
         initial: The law at the first time: ``"stationary"``, a Markov prior on the nodes of the
@@ -148,7 +148,7 @@ class AdvectionDiffusion(MarkovPrior):
         times: Float[Tensor, " k"] | None = None,
         initial: Start = "stationary",
         spin_up: int = 0,
-        margin: float = 2.5,
+        margin: float = 2.0,
         lattice: Grid | Lattice | None = None,
         stabilize: bool = True,
         conservative: bool = True,
@@ -164,14 +164,14 @@ class AdvectionDiffusion(MarkovPrior):
         self._set_kernel(lengthscale, variance, rotation)
         self._set_timescale(timescale)
         self.velocity = self._velocity(velocity)
-        self.lattice = self._cover(lattice, margin)
+        self.lattice = self._cover(lattice, margin, stabilize)
         self._excess = Excess(self.lattice)
         self.transport = Transport(self.lattice, conservative, stabilize)
         self._fields = self._timed()
         self.initial = _checked(initial, len(self.lattice))
         self._set_trend(mean, trend)
         self._check_resolution()
-        self._seen: list[tuple[Points, Sparse]] = []
+        self._weights = Weights(self.lattice, self.timeline)
 
     def _set_kernel(
         self,
@@ -239,16 +239,18 @@ class AdvectionDiffusion(MarkovPrior):
         return (2 * self.kernel.nu * self._square()[0].diagonal()).sqrt()
 
     @torch.no_grad()
-    def _cover(self, lattice: Grid | Lattice | None, margin: float) -> Lattice:
+    def _cover(self, lattice: Grid | Lattice | None, margin: float, stabilize: bool) -> Lattice:
         space, reach = space_of(self.domain), self._reach()
         if lattice is None and isinstance(space, Points):
             lattice = regular(WHERE, space, reach)
         if self.velocity is not None:  # what flows in is forgotten on the way
             way = self.velocity(self.domain.points).abs().amax(dim=0) * self.timescale
             reach = reach + way / margin
-        oblique = (self.kernel.shear, self.diffusivity, self.velocity)
-        cross = any(part is not None for part in oblique)
-        found = cover(WHERE, space, lattice, reach, margin, cross)
+        oblique = self.kernel.shear is not None or self.diffusivity is not None
+        build = lambda cross: cover(WHERE, space, lattice, reach, margin, cross)
+        found = build(oblique)
+        if isinstance(found, Lattice) and stabilize and not found.cross and self._coarse(found):
+            found = build(True)  # for the diffusion along the velocity
         if not isinstance(found, Lattice):
             msg = (
                 f"{WHERE}(lattice=...): expected a Grid or a Lattice, got {type(found).__name__}. "
@@ -256,6 +258,15 @@ class AdvectionDiffusion(MarkovPrior):
             )
             raise TypeError(msg)
         return found
+
+    def _coarse(self, lattice: Lattice) -> bool:
+        r"""Returns whether cells of the domain may have a Peclet number over one."""
+        if self.velocity is None:
+            return False
+        fastest = self.velocity(self.domain.points).abs().amax(dim=0)
+        widest = lattice.spacing[~lattice.margin].amax(dim=0)
+        slowest = self.timescale.pow(-2 / self.form.alpha) * self._square()[0].diagonal().min()
+        return bool((fastest * widest).sum() / 2 > slowest)
 
     def _timed(self) -> dict[str, TimedField]:
         points, epoch = self.lattice.points, self.timeline.epoch
@@ -336,12 +347,7 @@ class AdvectionDiffusion(MarkovPrior):
         return self.evolution().sample(size, generator)
 
     def embedding(self, points: Points) -> Sparse:
-        for seen, found in self._seen:
-            if seen is points or _same(seen, points):
-                return found
-        found = self.timeline.spread(self.lattice.interpolation(untimed(points)), points)
-        self._seen = [(points, found), *self._seen[:7]]
-        return found
+        return self._weights(points)
 
     def places(self) -> Float[Tensor, "N k"]:
         nodes = self.lattice.places()
@@ -388,8 +394,3 @@ def _checked(initial: Start, n: int) -> Start:
         )
         raise ValueError(msg)
     return initial
-
-
-def _same(a: Points, b: Points) -> bool:
-    alike = a.dims == b.dims and a.metric == b.metric and a.epoch == b.epoch
-    return alike and torch.equal(a.coords, b.coords)

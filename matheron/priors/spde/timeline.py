@@ -2,7 +2,7 @@ r"""The times of an equation of evolution, and the fields between them."""
 
 from __future__ import annotations
 
-__all__ = ["Timeline"]
+__all__ = ["Timeline", "Weights"]
 
 import math
 import numpy as np
@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .discretization import Discretization
+from .timed import untimed
 from ...domain import Grid, Points
-from ...linalg.sparse import Pattern, Sparse
+from ...linalg.sparse import Assembly, Sparse
 
 
 class Timeline:
@@ -81,22 +83,41 @@ class Timeline:
         weight = ((t - self.times[before]) / self.steps[before]).clamp(0.0, 1.0)
         return before, torch.where(weight < 1e-9, 0.0, torch.where(weight > 1 - 1e-9, 1.0, weight))
 
-    def spread(self, space: Sparse, points: Points) -> Sparse:
-        r"""Returns the weights of all the nodes at all times, from those of the nodes."""
-        before, weight = self.around(points)
+
+class Weights:
+    r"""The weights of all the nodes at all times, at points; those of late are remembered.
+
+    Arguments:
+        lattice: The nodes.
+        timeline: The times.
+    """
+
+    def __init__(self, lattice: Discretization, timeline: Timeline) -> None:
+        self.lattice, self.timeline = lattice, timeline
+        self._seen: list[tuple[Points, Sparse]] = []
+
+    def __call__(self, points: Points) -> Sparse:
+        for seen, found in self._seen:
+            if seen is points or _same(seen, points):
+                return found
+        found = self._spread(self.lattice.interpolation(untimed(points)), points)
+        self._seen = [(points, found), *self._seen[:7]]
+        return found
+
+    def _spread(self, space: Sparse, points: Points) -> Sparse:
+        before, weight = self.timeline.around(points)
         rows, columns = space.pattern.rows, space.pattern.indices
-        n = space.shape[1]
+        n, total = space.shape[1], space.shape[1] * len(self.timeline)
         first = before.numpy()[rows] * n + columns
         late = weight[space.pattern.row_index]
-        after = np.minimum(first + n, n * len(self) - 1)
+        after = np.minimum(first + n, total - 1)  # at the last time its weight is zero
         every = torch.cat([space.values * (1 - late), space.values * late])
-        kept = torch.nonzero(every != 0)[:, 0].numpy()
-        rows, columns = np.tile(rows, 2)[kept], np.concatenate([first, after])[kept]
-        order = np.lexsort((columns, rows))
-        counts = np.bincount(rows, minlength=space.shape[0])
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        pattern = Pattern(indptr, columns[order], (space.shape[0], n * len(self)))
-        return Sparse(pattern, every[torch.as_tensor(kept[order])])
+        kept = torch.nonzero(every != 0)[:, 0]
+        rows, columns = (
+            np.tile(rows, 2)[kept.numpy()],
+            np.concatenate([first, after])[kept.numpy()],
+        )
+        return Assembly(rows, columns, (space.shape[0], total))(every[kept])
 
 
 def _axis(domain: Grid | Points, step: float | None) -> Float[Tensor, " k"]:
@@ -153,3 +174,8 @@ def _check(domain: Grid | Points, times: Tensor | None, step: float | None, spin
             "neither. Pass step=..., e.g. a tenth of the timescale."
         )
         raise ValueError(msg)
+
+
+def _same(a: Points, b: Points) -> bool:
+    alike = a.dims == b.dims and a.metric == b.metric and a.epoch == b.epoch
+    return alike and torch.equal(a.coords, b.coords)

@@ -47,6 +47,8 @@ class Transport:
         .. math:: H + \left( \frac{|m| h}{2} - \frac{m^\top H m}{|m|^2} \right)_+
             \frac{m m^\top}{|m|^2}, \qquad |m| h = \sum_i |m_i| h_i
 
+        On a lattice without diagonal neighbours it is along the axes, each by itself.
+
         References:
             | Streamline upwind/Petrov-Galerkin formulations (Brooks and Hughes, 1982)
             | https://doi.org/10.1016/0045-7825(82)90071-8
@@ -54,12 +56,15 @@ class Transport:
         H = H.expand(len(m), -1, -1)
         if not self.stabilize:
             return H
+        reach = m.abs() * self.lattice.spacing / 2
+        if not self.lattice.cross:
+            short = (reach - H.diagonal(dim1=-2, dim2=-1)).clamp(min=0)
+            return H + torch.diag_embed(short)
         square = m.square().sum(dim=-1)
         still = square == 0
         unit = m / torch.where(still, 1.0, square).sqrt()[:, None]
         along = (unit[:, None] @ H @ unit[:, :, None])[:, 0, 0]
-        least = (m.abs() * self.lattice.spacing).sum(dim=-1) / 2
-        more = torch.where(still, 0.0, (least - along).clamp(min=0))
+        more = torch.where(still, 0.0, (reach.sum(dim=-1) - along).clamp(min=0))
         return H + more[:, None, None] * unit[:, :, None] * unit[:, None]
 
     def operator(self, m: Float[Tensor, "N d"]) -> Sparse:
