@@ -33,8 +33,8 @@ class _Markov(EffectsConditional):
         self.E = prior.embedding(prior.domain.points)
         self.G = sight(prior, observation)
         self.W = noise_weights(observation, WHERE)
-        prior_precision = prior.precision()
-        Q = prior_precision + self.G.T.product(self.W.product(self.G))
+        self.Q = prior.precision()
+        Q = self.Q + self.G.T.product(self.W.product(self.G))
         # what the std of the nodes of the domain reads of the inverse must be in the pattern
         Q = Q.structure(self.E.gram().pattern)
         self.factor = prior.factorise(Q, f"{WHERE}(prior=...)")
@@ -46,8 +46,7 @@ class _Markov(EffectsConditional):
     def whiten(self, columns: Float[Tensor, "m c"]) -> tuple[Tensor, Float[Tensor, "c c"]]:
         logdet = self.factor.logdet() - self.prior.log_determinant()
         logdet = logdet - self.observation.noise_log_precision()
-        b = self._normal(columns)
-        return logdet, columns.mT @ (self.W @ columns) - b.mT @ self.factor.solve(b)
+        return logdet, _Products(self.factor, self.Q, self.W, self.G, columns).gram()
 
     def carry(self, columns: Float[Tensor, "m c"]) -> Float[Tensor, "n c"]:
         return self.E @ self.factor.solve(self._normal(columns))
@@ -75,24 +74,26 @@ class _Evidence(Likelihood):
     ) -> None:
         self.prior, self.observation = prior, observation
         r = observation.select(y) - observation.seen(prior.mean)
-        self.r = r.reshape(-1, r.shape[-1])
+        self.r = r.detach().reshape(-1, r.shape[-1])
         self.G = sight(prior, observation)
         self.step = 1e-5
 
-    def _factor(self) -> tuple[Cholesky, Sparse]:
-        W = noise_weights(self.observation, WHERE)
-        Q = self.prior.precision() + self.G.T.product(W.product(self.G))
-        return self.prior.factorise(Q, f"{WHERE}(prior=...)"), W
+    def _factor(self) -> tuple[Cholesky, Sparse, Sparse]:
+        W, Q = noise_weights(self.observation, WHERE), self.prior.precision()
+        precise = Q + self.G.T.product(W.product(self.G))
+        return self.prior.factorise(precise, f"{WHERE}(prior=...)"), Q, W
 
     def value(self) -> Float[Tensor, ""]:
-        factor, W = self._factor()
+        factor, Q, W = self._factor()
         effects = Effects.of(self.prior, self.observation)
-        X, y = effects.columns, self.r.mT
-        solved = _Inverse(factor, W, self.G)(torch.cat([y, X], dim=-1))
-        Sy, SX = solved.split([y.shape[1], X.shape[1]], dim=-1)
+        r, m = self.r.shape
+        columns = torch.cat([self.r.mT, effects.columns], dim=-1)
+        products = _Products(factor, Q, W, self.G, columns)
+        beside = products.gram(slice(r, None))  # the effects with the data, and with themselves
         logdet = factor.logdet() - self.prior.log_determinant()
         logdet = logdet - self.observation.noise_log_precision()
-        return effects.of_replicates(logdet, (y * Sy).sum(dim=0), X.mT @ Sy, X.mT @ SX, len(y))
+        squares = products.squares()[:r]
+        return effects.of_replicates(logdet, squares, beside[:, :r], beside[:, r:], m)
 
     @torch.no_grad()
     def coefficients(self) -> tuple[Float[Tensor, " q"], Float[Tensor, "q q"]]:
@@ -113,7 +114,7 @@ class _Evidence(Likelihood):
         return effects.normal_matrix(gram), solved
 
     def _inverse(self) -> _Inverse:
-        factor, W = self._factor()
+        factor, _, W = self._factor()
         return _Inverse(factor, W, self.G)
 
     @torch.no_grad()
@@ -170,6 +171,30 @@ class _Evidence(Likelihood):
         forces, noises = ((a - b) / (2 * self.step) for a, b in zip(*sides, strict=True))
         factor = self.prior.factorise(self.prior.precision())
         return noises - self.G @ factor.solve(forces)
+
+
+class _Products:
+    r"""Products :math:`C^\top S^{-1} C` of columns by the inverse of the covariance of the data.
+
+    .. math:: c^\top S^{-1} c = \min_u \; (c - G u)^\top W (c - G u) + u^\top Q u
+
+    No large terms cancel, so that they are right where the noise is small. As they do not move
+    with :math:`u` to first order, it carries no gradient.
+    """
+
+    def __init__(
+        self, factor: Cholesky, Q: Sparse, W: Sparse, G: Sparse, columns: Float[Tensor, "m c"]
+    ) -> None:
+        with torch.no_grad():
+            self.u = factor.solve(G.T @ (W @ columns))
+        self.e = columns - G @ self.u
+        self.We, self.Qu = W @ self.e, Q @ self.u
+
+    def gram(self, rows: slice = slice(None)) -> Float[Tensor, "r c"]:
+        return self.e[:, rows].mT @ self.We + self.u[:, rows].mT @ self.Qu
+
+    def squares(self) -> Float[Tensor, " c"]:
+        return (self.e * self.We).sum(dim=0) + (self.u * self.Qu).sum(dim=0)
 
 
 class _Inverse:

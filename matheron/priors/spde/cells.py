@@ -121,6 +121,7 @@ def _axis(name: str, nodes: Tensor, closed: bool, sphere: bool, before: int, cou
     under = torch.cat([last, step[:-1]])
     low, high = nodes - under / 2, nodes + step / 2
     one = nodes.new_ones(len(nodes) + 1)
+    parts: tuple[Tensor, ...]
     if not sphere or name not in {"lat", "lon"}:
         parts = (step, under / 2, step / 2, (under + step) / 2, one)
     elif name == "lon":
