@@ -120,19 +120,21 @@ def _axis(name: str, nodes: Tensor, closed: bool, sphere: bool, before: int, cou
     step, last = _steps(nodes, closed, sphere and name == "lon")
     under = torch.cat([last, step[:-1]])
     low, high = nodes - under / 2, nodes + step / 2
-    one = nodes.new_ones(len(nodes) + 1)
-    parts: tuple[Tensor, ...]
-    if not sphere or name not in {"lat", "lon"}:
-        parts = (step, under / 2, step / 2, (under + step) / 2, one)
-    elif name == "lon":
+    parts = {
+        "step": step,
+        "below": under / 2,
+        "above": step / 2,
+        "length": (under + step) / 2,
+        "cosine": nodes.new_ones(len(nodes) + 1),
+    }
+    if sphere and name == "lon":
         metres = math.radians(1.0) * EARTH_RADIUS
-        parts = tuple(metres * p for p in (step, under / 2, step / 2, (under + step) / 2))
-        parts = (*parts, one)
-    else:
+        parts |= {k: metres * v for k, v in parts.items() if k != "cosine"}
+    elif sphere and name == "lat":
         low[0], high[-1] = _at_pole(low[0], under[0]), _at_pole(high[-1], step[-1])
         parts = _meridian(nodes, step, low, high)
     period = (nodes[-1] - nodes[0] + last[0]).item() if closed else 0.0
-    return Axis(nodes, *parts, closed=closed, period=period, before=before, count=count)
+    return Axis(nodes, **parts, closed=closed, period=period, before=before, count=count)
 
 
 def _steps(nodes: Tensor, closed: bool, turn: bool) -> tuple[Tensor, Tensor]:
@@ -149,9 +151,10 @@ def _at_pole(face: Tensor, step: Tensor) -> Tensor:
     return torch.where(face.abs() + step / 2 > 90 - 1e-9, 90.0 * face.sign(), face)
 
 
-def _meridian(nodes: Tensor, step: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, ...]:
+def _meridian(nodes: Tensor, step: Tensor, low: Tensor, high: Tensor) -> dict[str, Tensor]:
     nodes, step, low, high = (v.deg2rad() for v in (nodes, step, low, high))
     below, above = nodes.sin() - low.sin(), high.sin() - nodes.sin()
     faces = torch.cat([low, high[-1:]])
     cosine = torch.where(faces.abs() >= math.pi / 2 - 1e-12, 0.0, faces.cos())
-    return (*(EARTH_RADIUS * v for v in (step, below, above, high - low)), cosine)
+    sizes = {"step": step, "below": below, "above": above, "length": high - low}
+    return {k: EARTH_RADIUS * v for k, v in sizes.items()} | {"cosine": cosine}
