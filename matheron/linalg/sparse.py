@@ -293,7 +293,10 @@ _DIAGONALS: dict[int, Pattern] = {}
 
 def _union(a: Pattern, b: Pattern) -> Assembly:
     rows, columns = np.concatenate([a.rows, b.rows]), np.concatenate([a.indices, b.indices])
-    return Assembly(rows, columns, a.shape)
+    union = Assembly(rows, columns, a.shape)
+    if union.pattern.nnz == a.nnz:  # nothing new: what is known of the pattern holds
+        union.pattern = a
+    return union
 
 
 def _block_assembly(parts: Sequence[tuple[int, int, Sparse]]) -> Assembly:

@@ -38,6 +38,7 @@ class _Markov(EffectsConditional):
         # what the std of the nodes of the domain reads of the inverse must be in the pattern
         Q = Q.structure(self.E.gram().pattern)
         self.factor = prior.factorise(Q, f"{WHERE}(prior=...)")
+        self.factor.analysis.release()  # no other factorisation comes, and memory is scarce
         self.size = Q.shape[0]
 
     def _normal(self, columns: Float[Tensor, "m c"]) -> Float[Tensor, "N c"]:

@@ -83,6 +83,13 @@ def test_structure_adds_places_and_no_value():
     assert set(zip(C.pattern.rows.tolist(), C.pattern.indices.tolist(), strict=True)) <= places
 
 
+def test_a_pattern_that_holds_another_stays_itself():
+    wide = A.structure(C.pattern)
+    assert (wide + C).pattern is wide.pattern
+    assert wide.structure(A.pattern).pattern is wide.pattern
+    assert_close((wide + C).to_dense(), A.to_dense() + C.to_dense())
+
+
 def test_sandwich_reads_the_pattern_only():
     Z = A.gram().structure(B.product(B.T).pattern)
     full = Z.to_dense()
