@@ -81,6 +81,12 @@ def extended(
 
 
 def _closes(nodes: Tensor) -> bool:
+    if nodes[-1] - nodes[0] >= 360.0 * (1 - 1e-9):
+        msg = (
+            f"Lattice(grid=...): expected each longitude once, got {nodes[0].item():g} and "
+            f"{nodes[-1].item():g}, which are one place. Drop the last."
+        )
+        raise ValueError(msg)
     return len(nodes) > 1 and bool(nodes[0] + 360 - nodes[-1] <= 1.5 * nodes.diff().max())
 
 

@@ -37,7 +37,7 @@ def cover(
         ValueError: If the margin is under one lengthscale, or the lattice has other axes than
             the domain, or would be too large.
     """
-    if not margin >= 1:
+    if not 1 <= margin < math.inf:
         msg = (
             f"{where}(margin=...): expected one lengthscale or more, got {margin}. The variance "
             "is not flat near a closer boundary: give e.g. 2."
@@ -103,7 +103,7 @@ def _even(s: Float[Tensor, " m"], step: float, turn: bool) -> Float[Tensor, " k"
         count = math.ceil(360.0 / step)
         return low + torch.arange(count, dtype=torch.float64) * (360.0 / count)
     if high == low:
-        low, high = low - step / 2, high + step / 2
+        low, high, count = low - step, high + step, 2  # with a node where the points are
     axis = torch.linspace(low, high, count + 1, dtype=torch.float64)
     return axis - 360.0 * turn * (axis.max() > 360.0)
 

@@ -207,7 +207,7 @@ class Spline(LinkedField):
         lines = [x.unique(return_inverse=True) for x in s.unbind(dim=-1)]
         if math.prod(len(places) for places, _ in lines) > 4 * len(s):
             return self._scattered(s, slope)
-        c, index = self.coefficients, torch.zeros(len(s), dtype=torch.long)
+        c, index = self.coefficients.double(), torch.zeros(len(s), dtype=torch.long)
         for i, (places, inverse) in enumerate(lines):  # a lattice: one axis after the other
             basis = self._basis(i, places, slope == i)
             c = torch.tensordot(basis, c, dims=([1], [i])).movedim(0, i)
@@ -228,7 +228,7 @@ class Spline(LinkedField):
             number = (number * self.coefficients.shape[i])[..., None] + index[:, None]
             product = product[..., None] * value[:, None]
             number, product = number.flatten(1), product.flatten(1)
-        c = self.coefficients.flatten(0, -2)
+        c = self.coefficients.double().flatten(0, -2)
         return (c[number] * product[..., None]).sum(dim=1)
 
     def penalty(self) -> Float[Tensor, ""]:

@@ -91,6 +91,7 @@ class Link(nn.Module):
 
     def forward(self, free: Float[Tensor, "m k"]) -> Tensor:
         r"""Returns the values, with shape :math:`(m)`, :math:`(m, d)` or :math:`(m, d, d)`."""
+        free = free.double()  # matrices are, whatever the parameters
         if not self.shape:
             return free[:, 0].exp()
         if len(self.shape) == 1:

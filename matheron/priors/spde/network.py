@@ -90,7 +90,7 @@ class Network(LinkedField):
         for x, closed in zip(s.unbind(dim=-1), self.box.closed, strict=True):
             turn = 2 * math.pi * x
             columns += [turn.cos(), turn.sin()] if closed else [2 * x - 1]
-        return self.start + self.inner(torch.stack(columns, dim=-1))
+        return self.start + self.inner(torch.stack(columns, dim=-1).to(self.start.dtype))
 
     def penalty(self) -> Float[Tensor, ""]:
         total = torch.zeros((), dtype=torch.float64)

@@ -85,11 +85,12 @@ def _fractions(
     share = x**-decay
 
     def fitted(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        relative = (x**beta * share)[:, None] / (x[:, None] + np.exp(logs))
-        weights, _ = nnls(relative, share)
+        # a shift far off the spectrum is as good as any other there
+        relative = (x**beta * share)[:, None] / (x[:, None] + np.exp(logs.clip(-60.0, 60.0)))
+        weights, _ = nnls(relative, share, maxiter=100 * order)
         return weights, relative @ weights - share
 
     starts = [np.log(np.geomspace(s, max(s, high**0.7 / 2), order)) for s in (0.15, 0.5, 1.5)]
     found = [least_squares(lambda p: fitted(p)[1], start) for start in starts]
-    best = min(found, key=lambda f: f.cost).x
+    best = min(found, key=lambda f: f.cost).x.clip(-60.0, 60.0)
     return tuple(fitted(best)[0].tolist()), tuple(np.exp(best).tolist())

@@ -60,7 +60,27 @@ def timed_field(
             "Give one value per node, in the order of the axes of space."
         )
         raise ValueError(msg)
+    _check_allowed(name, value, domain)
     return value
+
+
+@torch.no_grad()
+def _check_allowed(name: str, field: ParameterField, domain: Grid | Points) -> None:
+    r"""Checks that numbers are positive, and matrices symmetric and positive definite."""
+    values = field(domain.points)
+    if len(field.shape) == 1:
+        return
+    if field.shape:
+        least = torch.linalg.eigvalsh(values).min().item()
+        symmetric, what = torch.allclose(values, values.mT), "symmetric positive definite matrices"
+    else:
+        least, symmetric, what = values.min().item(), True, "positive values"
+    if not (least > 0 and symmetric):
+        msg = (
+            f"{WHERE}({name}=...): expected {what}, got {least:.3g} as the least"
+            f"{'' if symmetric else ', and no symmetry'}. Check the units."
+        )
+        raise ValueError(msg)
 
 
 def _given(

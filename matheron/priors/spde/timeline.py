@@ -16,6 +16,8 @@ from .timed import untimed
 from ...domain import Grid, Points
 from ...linalg.sparse import Assembly, Sparse
 
+MOST_STEPS = 100_000
+
 
 class Timeline:
     r"""Times from the start of a window to its end, perhaps with some before it.
@@ -129,6 +131,12 @@ def _axis(domain: Grid | Points, step: float | None) -> Float[Tensor, " k"]:
 
 def _refined(times: Float[Tensor, " k"], step: float) -> Float[Tensor, " j"]:
     counts = (times.diff() / step - 1e-9).ceil().clamp(min=1).long()
+    if counts.sum() > MOST_STEPS:
+        msg = (
+            f"AdvectionDiffusion(step=...): expected at most {MOST_STEPS} steps, got "
+            f"{int(counts.sum())}. Lengthen the step, or shorten the window."
+        )
+        raise ValueError(msg)
     pieces = [times[:1]]
     for start, width, count in zip(times[:-1], times.diff(), counts.tolist(), strict=True):
         pieces.append(start + width * torch.arange(1, count + 1, dtype=torch.float64) / count)
