@@ -12,15 +12,18 @@ from torch import Generator, Tensor
 
 from .observations import LinearObservation
 from .priors.base import GaussianPrior, KernelPrior
+from .priors.markov import MarkovPrior
 from .solvers.base import Solver
 from .solvers.kriging import Kriging
+from .solvers.sparse_cholesky import SparseCholesky
 from .solvers.vecchia import Vecchia
 
 
 def automatic(prior: GaussianPrior, observation: LinearObservation) -> tuple[Solver, str]:
     r"""Returns the solver for a problem, and why.
 
-    Kriging is exact, and quick up to a few thousand data and nodes; beyond, Vecchia.
+    Kriging is exact, and quick up to a few thousand data and nodes; beyond, Vecchia. A Markov
+    prior is conditioned exactly by its sparse factor, whatever the number of data.
 
     Example:
         >>> import matheron as mt
@@ -30,6 +33,8 @@ def automatic(prior: GaussianPrior, observation: LinearObservation) -> tuple[Sol
         'Kriging: exact, as 1 data and 2 nodes are few'
     """
     m, n = len(observation.points), len(prior.domain)
+    if isinstance(prior, MarkovPrior):
+        return SparseCholesky(), f"SparseCholesky: exact, as {type(prior).__name__} is sparse"
     if m <= 3000 and m + n <= 6000:
         return Kriging(), f"Kriging: exact, as {m} data and {n} nodes are few"
     if isinstance(prior, KernelPrior):

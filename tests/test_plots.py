@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from matheron import plots
-from matheron.domain import Grid, Points
+from matheron.domain import EARTH_RADIUS, Grid, Points
 from matheron.plots import frame
 
 F64 = torch.float64
@@ -300,3 +300,82 @@ def test_no_window_is_kept_open(grid, generator):
 def test_wrong_input_is_refused(grid, call, match):
     with pytest.raises(ValueError, match=match):
         call(grid)
+
+
+def sites(grid):
+    return grid.points[torch.arange(0, len(grid), 7)]
+
+
+def squares(points, first=60e3, second=20e3, turn=30.0):
+    c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    R = torch.tensor([[c, -s], [s, c]], dtype=F64)
+    return (R @ torch.diag(torch.tensor([first**2, second**2], dtype=F64)) @ R.mT).expand(
+        len(points), 2, 2
+    )
+
+
+def test_an_ellipse_has_the_half_axes_of_its_matrix(sea):
+    points = sites(sea)
+    figure = render(plots.ellipses(sea, points, squares(points)))
+    (ax,) = maps(figure)
+    drawn = [c for c in ax.collections if len(c.get_paths()) == len(points)][-1]
+    metres = math.radians(1.0) * EARTH_RADIUS
+    reach = []
+    for path, lat, lon in zip(
+        drawn.get_paths(), points.axis("lat"), points.axis("lon"), strict=True
+    ):
+        x, y = path.vertices.T
+        north = (y - lat.item()) * metres
+        east = (x - lon.item()) * metres * math.cos(math.radians(lat.item()))
+        distance = np.hypot(north, east)
+        reach.append((distance.max(), distance.min()))
+    # 49 points on the rim: the longest is within 1 % of the half axis; all share one factor
+    ratio = np.array(reach)[:, 0] / np.array(reach)[:, 1]
+    np.testing.assert_allclose(ratio, 3.0, rtol=0.05)
+    np.testing.assert_allclose(np.array(reach)[:, 0], reach[0][0], rtol=0.01)
+    np.testing.assert_allclose(drawn.get_array(), math.sqrt(60 * 20), rtol=1e-9)
+    assert any(t.get_text().endswith("km") for t in ax.texts)
+
+
+def test_arrows_point_where_the_velocity_goes(sea):
+    points = sites(sea)
+    v = torch.tensor([0.3, -0.4], dtype=F64).expand(len(points), 2)
+    figure = render(plots.arrows(sea, points, v))
+    (ax,) = maps(figure)
+    (quiver,) = [c for c in ax.collections if hasattr(c, "U")]
+    assert np.allclose(quiver.U, -0.4)  # the second axis is drawn to the right
+    assert np.allclose(quiver.V, 0.3)
+    assert np.allclose(quiver.get_array(), 0.5)
+
+
+def test_land_is_grey_under_symbols(sea):
+    points = sites(sea)
+    (ax,) = maps(plots.ellipses(sea, points, squares(points)))
+    assert np.array_equal(image(ax).reshape(sea.shape).mask.ravel(), ~sea.mask.numpy())
+
+
+def test_parameters_are_drawn_by_their_shape(dated, generator):
+    points = Points(lat=[35.0, 38.0], lon=[297.0, 300.0])
+    fields = {
+        "lengthscale": squares(points),
+        "velocity": torch.ones(2, 2, dtype=F64),
+        "variance": states(dated, generator).exp(),
+    }
+    made = plots.parameters(dated, points, fields, units={"variance": "m2"})
+    assert list(made) == list(fields)
+    for figure in made.values():
+        render(figure)
+
+
+@pytest.mark.parametrize(
+    ("draw", "match"),
+    [
+        (lambda g, p: plots.ellipses(g, p, torch.zeros(len(p), 2, 2)), "positive definite"),
+        (lambda g, p: plots.ellipses(g, p, torch.ones(3, 2, 2)), "at each of"),
+        (lambda g, p: plots.arrows(g, p, torch.full((len(p), 2), math.nan)), "finite values"),
+        (lambda g, p: plots.parameters(g, p, {"tau": torch.ones(3)}), "state with shape"),
+    ],
+)
+def test_parameters_of_another_shape_are_refused(grid, draw, match):
+    with pytest.raises(ValueError, match=match):
+        draw(grid, sites(grid))

@@ -42,6 +42,18 @@ UsageError = typer.BadParameter.__mro__[1]
 Variable = Annotated[str | None, typer.Option(help="The variable, where it is not obvious.")]
 Axis = Annotated[str | None, typer.Option(help="The name of this coordinate in the file.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The seed of every random number.")]
+# what is None was not given, so that a file of settings may say it
+GivenSeed = Annotated[
+    int | None, typer.Option(min=0, max=2**63 - 1, help="The seed of every random number. [0]")
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(help="The power of the operator of spde or advection-diffusion, e.g. 2."),
+]
+Velocity = Annotated[
+    str | None,
+    typer.Option(help="Currents (ugos, vgos) or heights (adt), for advection-diffusion."),
+]
 Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="CSV, Parquet or NetCDF.")]
 
 
@@ -69,17 +81,22 @@ def info(
         typer.echo(str(describe(path, variable, lon=lon, lat=lat, time=time, x=x, y=y)))
 
 
-@app.command(epilog="Example: matheron fit tracks.csv --variable ssh -o model/")
+@app.command(epilog="Example: matheron fit tracks.csv --method spde --variable ssh -o model/")
 def fit(
     files: Files,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the model.")],
-    method: Annotated[str, typer.Option(help="auto, kriging, vecchia or inducing.")] = "auto",
+    method: Annotated[
+        str | None,
+        typer.Option(help="auto, kriging, vecchia, inducing, spde or advection-diffusion. [auto]"),
+    ] = None,
     variable: Variable = None,
     trend: Annotated[str | None, typer.Option(help="E.g. '1 + lon + lat'.")] = None,
     metric: Annotated[str | None, typer.Option(help="sphere or plane.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings, as TOML.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the model that is there.")] = False,
-    seed: Seed = 0,
+    alpha: Alpha = None,
+    velocity: Velocity = None,
+    seed: GivenSeed = None,
     lon: Axis = None,
     lat: Axis = None,
     time: Axis = None,
@@ -87,7 +104,15 @@ def fit(
     y: Axis = None,
 ) -> None:
     """Choose a model for some data, and fit it by maximum likelihood."""
-    settings = Settings.read(config, method=method, trend=trend, metric=metric, seed=seed)
+    settings = Settings.read(
+        config,
+        method=method,
+        trend=trend,
+        metric=metric,
+        alpha=alpha,
+        velocity=velocity,
+        seed=seed,
+    )
     folder = output_folder(output, resume)
     data = read(files, variable, **Names(lon, lat, time, x, y).given())
     start = Model.load(folder) if resume and (folder / "model.json").exists() else None
@@ -102,8 +127,11 @@ def map_(
     output: Annotated[Path, typer.Option("-o", "--output", help="map.nc, or a table.")],
     variable: Variable = None,
     method: Annotated[
-        str, typer.Option(help="auto, kriging, vecchia, taper or inducing.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            help="auto, kriging, vecchia, taper, inducing, spde or advection-diffusion. [auto]"
+        ),
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="A model made by `matheron fit`.")] = None,
     grid: Annotated[
         str | None,
@@ -111,7 +139,9 @@ def map_(
     ] = None,
     at: Annotated[Path | None, typer.Option(help="A table of points, instead of a grid.")] = None,
     members: Annotated[int, typer.Option(min=0, help="The number of members.")] = 0,
-    seed: Seed = 0,
+    alpha: Alpha = None,
+    velocity: Velocity = None,
+    seed: GivenSeed = None,
     trend: Annotated[str | None, typer.Option(help="E.g. '1 + lon + lat'.")] = None,
     metric: Annotated[str | None, typer.Option(help="sphere or plane.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings, as TOML.")] = None,
@@ -122,7 +152,15 @@ def map_(
     y: Axis = None,
 ) -> None:
     """Map some data on a grid or at points: mean, std of field and datum, members."""
-    settings = Settings.read(config, method=method, trend=trend, metric=metric, seed=seed)
+    settings = Settings.read(
+        config,
+        method=method,
+        trend=trend,
+        metric=metric,
+        alpha=alpha,
+        velocity=velocity,
+        seed=seed,
+    )
     names = Names(lon, lat, time, x, y)
     request = Request(files, variable, names, grid, at, members, output, model)
     make_map(request, settings, command="matheron " + shlex.join(sys.argv[1:]))

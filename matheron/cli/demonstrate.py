@@ -13,10 +13,12 @@ import xarray as xr
 from collections.abc import Sequence
 from pathlib import Path
 from torch import Generator, Tensor
+from typing import Any
 
 from .border import Names, say
 from .mapping import Request, make_map
-from .scoring import score_files, show_scores
+from .moving import forecast
+from .scoring import TITLES, score_files
 from .settings import Settings
 from ..data import InputError, map_dataset, read, write_dataset, write_table
 from ..domain import Grid, Points
@@ -26,6 +28,7 @@ from ..priors import GaussianProcess
 from ..report import report
 from ..solvers import Vecchia
 
+MAPS = {"Gaussian process": "map.nc", "spde": "spde.nc"}
 NOISE = {"alpha": 0.02, "beta": 0.04}
 BIAS = {"alpha": 0.015, "beta": -0.02}
 
@@ -91,8 +94,10 @@ def _commands(folder: Path) -> Sequence[str]:
     return (
         f"matheron info {folder}/tracks.csv",
         f"matheron map {folder}/tracks.csv {span} --members 50 -o {folder}/map.nc",
+        f"matheron map {folder}/tracks.csv {span} --method spde -o {folder}/spde.nc",
         f"matheron score {folder}/map.nc --truth {folder}/truth.nc",
-        f"matheron report {folder}/map.nc --truth {folder}/truth.nc -o {folder}/report.html",
+        f"matheron score {folder}/spde.nc --truth {folder}/truth.nc",
+        f"matheron report {folder}/spde.nc --truth {folder}/truth.nc -o {folder}/spde.html",
     )
 
 
@@ -108,29 +113,60 @@ def demonstrate(output: Path, seed: int = 0) -> None:
     say("2. observe it along the tracks of two satellites, each with noise and a bias")
     tracks = write_table(_observe(grid, truth, generator), folder / "tracks.csv")
     say("3. map the observations: choose a model, fit it, condition, draw 50 members")
-    request = Request(
-        [tracks], "ssh", Names(), "-4:8:0.125,34:42:0.125", None, 50, folder / "map.nc"
-    )
-    make_map(request, Settings(seed=seed), command=_commands(folder)[1])
-    say("4. score the map against the truth")
-    scores = score_files(folder / "map.nc", folder / "truth.nc", "ssh", tracks, noisy=False)
+    commands, spans = _commands(folder), "-4:8:0.125,34:42:0.125"
+    request = Request([tracks], "ssh", Names(), spans, None, 50, folder / "map.nc")
+    make_map(request, Settings(seed=seed), command=commands[1])
+    say("4. map them again, as the solution of a stochastic partial differential equation")
+    request = Request([tracks], "ssh", Names(), spans, None, 0, folder / "spde.nc")
+    make_map(request, Settings(method="spde", seed=seed), command=commands[2])
+    say("5. score both maps against the truth")
+    scores = _scores(folder, tracks)
+    say("6. forecast a field that moves, from six days of data")
+    scores["forecast"] = forecast(generator)
     (folder / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
-    print(show_scores(scores))
-    say("5. draw the report")
-    _report(folder, tracks, generator)
-    say(f"done: open {folder}/report.html. The same, by hand:")
-    for command in _commands(folder):
+    print(_table(scores))
+    say("7. draw a report of each map")
+    for file in MAPS.values():
+        _report(folder, file, tracks, generator)
+    say(f"done: open {folder}/map.html and {folder}/spde.html. The same, by hand:")
+    for command in commands:
         say(f"  {command}")
-    if not math.isfinite(scores["crps"]):
-        msg = "demo: expected finite scores, got NaN. Please report this."
-        raise RuntimeError(msg)
 
 
-def _report(folder: Path, tracks: Path, generator: Generator) -> None:
-    with xr.open_dataset(folder / "map.nc") as chart, xr.open_dataset(folder / "truth.nc") as true:
+def _scores(folder: Path, tracks: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, file in MAPS.items():
+        scores = score_files(folder / file, folder / "truth.nc", "ssh", tracks, noisy=False)
+        if not math.isfinite(scores["crps"]):
+            msg = "demo: expected finite scores, got NaN. Please report this."
+            raise RuntimeError(msg)
+        found[name] = scores
+    return found
+
+
+def _table(scores: dict[str, Any]) -> str:
+    r"""Returns the scores of both maps side by side, and those of the forecast by its lead."""
+    both = [scores[name] for name in MAPS]
+    count, units = both[0]["count"], both[0]["units"]
+    lines = [f"{count} values, against {both[0]['against']}" + (f", in {units}" if units else "")]
+    lines += [f"  {'':<30} {'   '.join(f'{k:>16}' for k in MAPS)}"]
+    for key, title in TITLES.items():
+        if all(key in s for s in both):
+            lines.append(f"  {title:<30} {'   '.join(f'{s[key]:>16.5g}' for s in both)}")
+    lines.append("a field that moves, root mean square error by days ahead")
+    for row in scores["forecast"]:
+        lines.append(
+            f"  {row['lead']:>4.0f}   forecast {row['rmse']:.4f}   persistence "
+            f"{row['persistence']:.4f}   predicted std {row['std']:.4f}"
+        )
+    return "\n".join(lines)
+
+
+def _report(folder: Path, file: str, tracks: Path, generator: Generator) -> None:
+    with xr.open_dataset(folder / file) as chart, xr.open_dataset(folder / "truth.nc") as true:
         report(
             chart.load(),
-            folder / "report.html",
+            (folder / file).with_suffix(".html"),
             truth=true.load(),
             observations=read(tracks, "ssh"),
             generator=generator,

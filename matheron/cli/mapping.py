@@ -22,7 +22,10 @@ from typing import Any
 
 from .border import Names, say, working
 from .model import Model
-from .settings import Settings
+from .parameters import with_parameters
+from .settings import MARKOV, Settings
+from .structure import Law
+from .velocity import read_velocity
 from ..data import (
     InputError,
     Observations,
@@ -39,9 +42,11 @@ from ..fit import maximum_likelihood
 from ..observations import LinearObservation, PointObservation, Stack
 from ..posterior import Posterior
 from ..priors import Trend
-from ..priors.base import KernelPrior
+from ..priors.base import TrendedPrior
+from ..priors.gp import GaussianProcess
 from ..reconstruct import automatic
-from ..selection import Choice, choose, instruments
+from ..selection import Choice, choose, choose_markov, instruments
+from ..selection.laws import MarkovField, MarkovLaw
 from ..solvers.base import LikelihoodSolver
 
 MOST_NUMBERS = 1_000_000_000
@@ -112,12 +117,27 @@ def _target(request: Request, data: Observations, metric: str | None) -> Target:
 def _metric_of(model: Model, data: Observations, settings: Settings) -> str:
     r"""Returns the metric of a model, once its axes are known to be those of the data."""
     model.check(data.points.dims)
+    _check_method(model, settings)
     for name in ("trend", "metric"):
         if getattr(settings, name) not in {None, getattr(model, name)}:
             say(f"note: the {name} is that of the model, '{getattr(model, name)}'")
     if model.variable != data.variable:
         say(f"note: the model was fitted on '{model.variable}', not on '{data.variable}'")
     return model.metric
+
+
+def _check_method(model: Model, settings: Settings) -> None:
+    r"""Refuses a method that asks for another kind of prior than that of the model."""
+    if settings.method in MARKOV and settings.method != model.method:
+        kind = "a kernel" if model.method == "auto" else model.method
+        msg = (
+            f"map(method={settings.method}): expected a model of that method, got one of {kind}. "
+            f"Fit one with --method {settings.method}, or leave --method out."
+        )
+        raise InputError(msg)
+    for name in ("alpha", "velocity"):
+        if getattr(settings, name) is not None:
+            say(f"note: {name} is that of the model")
 
 
 def _check_members(members: int, nodes: int) -> None:
@@ -143,19 +163,21 @@ def fit_model(data: Observations, settings: Settings, start: Model | None = None
     _describe_data(data)
     if start is not None:
         start.check(data.points.dims)
+        _check_method(start, settings)
     points = _flat(data.points, settings.metric)
     solver = settings.likelihood_solver()
     if start is not None:
         return _fit_again(data, _flat(points, start.metric), solver, start)
-    choice = _choose(data, points, points, settings)
-    if solver is not None:  # the structure is chosen by the quickest; the numbers are its own
+    choice, law = _choose(data, points, points, settings)
+    if solver is not None and isinstance(choice.prior, GaussianProcess):
+        # the structure is chosen by the quickest; the numbers are its own
         with working(f"fit by {settings.method}"):
             _fit_quietly(choice.prior, choice.observation, choice.y, solver)
-    return _as_model(data, choice)
+    return _as_model(data, choice, law)
 
 
 def _fit_quietly(
-    prior: KernelPrior,
+    prior: TrendedPrior,
     observation: LinearObservation,
     y: Float[Tensor, " m"],
     solver: LikelihoodSolver | None,
@@ -171,7 +193,7 @@ def _codes(data: Observations) -> Tensor | None:
 
 def _choose(
     data: Observations, points: Points, domain: Grid | Points, settings: Settings
-) -> Choice:
+) -> tuple[Choice, Law]:
     if len(data) < 3:
         msg = (
             f"map(observations=...): expected 3 data or more to fit a model, got {len(data)}. "
@@ -182,18 +204,22 @@ def _choose(
         trend = Trend(str(settings.trend), points)
         for where in (points, domain.points):
             trend.design(where)
+    known: dict[str, Any] = {
+        "noise": data.noise,
+        "groups": _codes(data),
+        "trend": settings.trend,
+        "seed": settings.seed,
+        "say": say,
+    }
+    if settings.method in MARKOV:
+        velocity = settings.velocity and read_velocity(Path(settings.velocity), data, domain)
+        known |= {"method": settings.method, "alpha": settings.alpha, "velocity": velocity}
+        with working("choose and fit a model"):
+            return choose_markov(domain, points, data.values, **known)
     with working("choose and fit a model"):
-        return choose(
-            domain,
-            points,
-            data.values,
-            noise=data.noise,
-            groups=_codes(data),
-            trend=settings.trend,
-            neighbors=settings.neighbors,
-            seed=settings.seed,
-            say=say,
-        )
+        found = choose(domain, points, data.values, neighbors=settings.neighbors, **known)
+    assert isinstance(found.prior, GaussianProcess)
+    return found, found.prior.kernel
 
 
 def _parts(observation: LinearObservation) -> list[PointObservation]:
@@ -201,14 +227,14 @@ def _parts(observation: LinearObservation) -> list[PointObservation]:
     return [p for p in parts if isinstance(p, PointObservation)]
 
 
-def _as_model(data: Observations, choice: Choice) -> Model:
+def _as_model(data: Observations, choice: Choice, law: Law) -> Model:
     parts = _parts(choice.observation)
     codes = [""] if data.groups is None or len(parts) == 1 else _labels(data)
     noise = [p.noise_variance.mean().sqrt().item() for p in parts]
     bias = 0.0 if parts[0].bias is None else parts[0].bias.variance.sqrt().item()
     prior = choice.prior
     return Model(
-        kernel=prior.kernel,
+        law=law,
         trend=prior.trend.formula if prior.trend else "",
         metric=prior.domain.metric,
         dims=prior.domain.dims,
@@ -250,10 +276,16 @@ def _fit_again(
 ) -> Model:
     observation, y = instruments(points, points, data.values, data.noise, _codes(data))
     _start_noise(observation, data, start)
-    prior = start.prior(points)
+    prior = start.prior(points, points)
     with working("fit the model again"):
         _fit_quietly(prior, observation, y, solver)
-    return _as_model(data, Choice(prior, observation, y, start.structure, start.scores))
+    law = prior.kernel if isinstance(prior, GaussianProcess) else _fitted(start.law, prior)
+    return _as_model(data, Choice(prior, observation, y, start.structure, start.scores), law)
+
+
+def _fitted(law: Law, prior: MarkovField) -> MarkovLaw:
+    assert isinstance(law, MarkovLaw)
+    return law.fitted(prior)
 
 
 def _start_noise(observation: LinearObservation, data: Observations, start: Model) -> None:
@@ -280,16 +312,16 @@ def make_map(request: Request, settings: Settings, command: str = "") -> None:
     _describe_data(data)
     points = _flat(data.points, metric)
     if model is None:
-        choice = _choose(data, points, target.domain, settings)
+        choice, law = _choose(data, points, target.domain, settings)
         prior, observation, y = choice.prior, choice.observation, choice.y
-        model = _as_model(data, choice)
+        model = _as_model(data, choice, law)
         say(model.summary)
     else:
         observation, y = _observe(model, data, points, target.domain)
-        prior = model.prior(target.domain)
-    solver, why = automatic(prior, observation)
-    solver, why = (settings.solver() or solver), (why if settings.method == "auto" else "")
-    say(f"solver: {why or settings.method}")
+        prior = model.prior(target.domain, points)
+    asked = settings.solver()
+    solver, why = automatic(prior, observation) if asked is None else (asked, settings.method)
+    say(f"solver: {why}")
     with working("condition"):
         fields = _fields(solver(prior, observation)(y), observation, request.members, settings)
     attributes = {
@@ -299,11 +331,11 @@ def make_map(request: Request, settings: Settings, command: str = "") -> None:
         "history": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {command}",
         "model": model.structure or "given",
         "model_summary": model.summary,
-        "solver": why or settings.method,
+        "solver": why,
         "noise_std": model.typical_noise,
     }
     with working(f"write {request.output}"):
-        _write(request.output, target, data, fields, attributes)
+        _write(request.output, target, data, fields, attributes, model.law)
 
 
 def _fields(
@@ -331,6 +363,7 @@ def _write(
     data: Observations,
     fields: dict[str, Tensor],
     attributes: dict[str, object],
+    law: Law,
 ) -> None:
     if target.table is not None:
         write_table(_table(target.table, data.variable, fields), path)
@@ -348,7 +381,7 @@ def _write(
         standard_name=data.attributes.get("standard_name", ""),
         attributes=attributes,
     )
-    write_dataset(dataset, path)
+    write_dataset(with_parameters(dataset, law, target.domain), path)
 
 
 def _table(table: pd.DataFrame, variable: str, fields: dict[str, Tensor]) -> pd.DataFrame:

@@ -18,67 +18,21 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from typing import Any
 
+from .structure import Law, build, structure_of
 from ..data import InputError
 from ..domain import Grid, Points
-from ..kernels import Gaussian, Kernel, Matern, Product, Stationary, Sum, Wendland
 from ..priors import GaussianProcess
+from ..selection.laws import MarkovField, MarkovLaw
 
 FORMAT = 1
-FAMILIES: dict[str, type[Stationary]] = {
-    "Matern": Matern,
-    "Gaussian": Gaussian,
-    "Wendland": Wendland,
-}
-COMPOSITES: dict[str, type[Sum] | type[Product]] = {"Sum": Sum, "Product": Product}
-
-
-def structure_of(kernel: Kernel) -> dict[str, Any]:
-    r"""Returns what is needed to build a kernel again, but for its numbers."""
-    if isinstance(kernel, Sum | Product):
-        parts = [structure_of(k) for k in kernel.parts if isinstance(k, Kernel)]
-        return {"type": type(kernel).__name__, "parts": parts}
-    if not isinstance(kernel, Matern | Gaussian | Wendland):
-        msg = (
-            f"Model(kernel=...): expected sums and products of {', '.join(FAMILIES)}, got "
-            f"{type(kernel).__name__}. Keep the script that fitted it instead."
-        )
-        raise InputError(msg)
-    scale, shear = kernel.log_lengthscale, kernel.shear
-    spec: dict[str, Any] = {
-        "type": type(kernel).__name__,
-        "axes": kernel.axes,
-        "scales": None if scale.ndim == 0 else len(scale),
-        "angles": None if shear is None else len(shear),
-        "fixed": sorted(n for n, p in kernel.named_parameters() if not p.requires_grad),
-    }
-    if isinstance(kernel, Wendland):
-        spec["smoothness"] = kernel.smoothness
-    return spec
-
-
-def build(spec: dict[str, Any]) -> Kernel:
-    r"""Returns the kernel of a structure, its numbers still to be loaded."""
-    if spec["type"] in COMPOSITES:
-        return COMPOSITES[spec["type"]](*(build(s) for s in spec["parts"]))
-    options: dict[str, Any] = {"axes": spec["axes"]}
-    if spec["scales"] is not None:
-        options["lengthscale"] = [1.0] * spec["scales"]
-    if spec["angles"] is not None:
-        options["rotation"] = [0.0] * spec["angles"]
-    if "smoothness" in spec:
-        options["smoothness"] = spec["smoothness"]
-    kernel = FAMILIES[spec["type"]](**options)
-    for name, parameter in kernel.named_parameters():
-        parameter.requires_grad_(name not in spec["fixed"])
-    return kernel
 
 
 @dataclass
 class Model:
-    r"""A kernel and a trend, with the noise and the bias of each instrument.
+    r"""A law and a trend, with the noise and the bias of each instrument.
 
     Arguments:
-        kernel: The kernel, fitted.
+        law: The kernel, or the Markov law, fitted.
         trend: The trend.
         metric: The metric of the domain.
         dims: The axes of the domain.
@@ -91,7 +45,7 @@ class Model:
         scores: The held-out CRPS of each candidate.
     """
 
-    kernel: Kernel
+    law: Law
     trend: str
     metric: str
     dims: tuple[str, ...]
@@ -103,10 +57,17 @@ class Model:
     summary: str = ""
     scores: dict[str, float] = field(default_factory=dict)
 
-    def prior(self, domain: Grid | Points) -> GaussianProcess:
-        r"""Returns the prior on a domain."""
+    def prior(self, domain: Grid | Points, points: Points) -> GaussianProcess | MarkovField:
+        r"""Returns the prior on a domain, for data at some points."""
         self.check(domain.dims)
-        return GaussianProcess(self.kernel, domain, trend=self.trend)
+        if isinstance(self.law, MarkovLaw):
+            return self.law.prior(domain, points, self.trend)
+        return GaussianProcess(self.law, domain, trend=self.trend)
+
+    @property
+    def method(self) -> str:
+        r"""The method that the model is of; ``"auto"`` for a kernel, which any solver takes."""
+        return self.law.method if isinstance(self.law, MarkovLaw) else "auto"
 
     def check(self, dims: tuple[str, ...]) -> None:
         r"""Refuses data that have other axes than those of the model."""
@@ -118,7 +79,7 @@ class Model:
             raise InputError(msg)
 
     def _checked(self) -> Model:
-        numbers = [*self.kernel.state_dict().values(), torch.tensor(self.bias)]
+        numbers = [*structure_of(self.law)[2].values(), torch.tensor(self.bias)]
         noise = [torch.tensor(float(v)) for v in self.noise.values()]
         if not noise or not all(v.isfinite().all() for v in [*numbers, *noise]):
             raise ValueError("numbers are missing or not finite")  # noqa: EM101
@@ -135,9 +96,9 @@ class Model:
 
     def save(self, folder: Path) -> None:
         r"""Writes the model, each file whole or not at all."""
-        plain = {k: v for k, v in asdict_shallow(self).items() if k != "kernel"}
-        content = {"format": FORMAT, "kernel": structure_of(self.kernel), **plain}
-        numbers = {k: v.contiguous() for k, v in self.kernel.state_dict().items()}
+        plain = {k: v for k, v in asdict_shallow(self).items() if k != "law"}
+        kind, spec, numbers = structure_of(self.law)
+        content = {"format": FORMAT, kind: spec, **plain}
         text = json.dumps(content, indent=1)
         with _folder(folder):
             _replace(folder / "model.safetensors", lambda p: save_file(numbers, p))
@@ -155,10 +116,10 @@ class Model:
             numbers = load_file(folder / "model.safetensors")
             if content.pop("format") != FORMAT:
                 raise ValueError(f"format is not {FORMAT}")  # noqa: EM102
-            kernel = build(content.pop("kernel"))
-            kernel.load_state_dict(numbers)
+            kind = "markov" if "markov" in content else "kernel"
+            law = build(kind, content.pop(kind), numbers)
             content["dims"] = tuple(content["dims"])
-            return cls(kernel=kernel, **content)._checked()
+            return cls(law=law, **content)._checked()
         except (
             OSError,
             ValueError,
@@ -177,7 +138,7 @@ class Model:
 
 
 def asdict_shallow(model: Model) -> dict[str, Any]:
-    r"""Returns the fields of a model; the kernel, a module, is not copied."""
+    r"""Returns the fields of a model; the law is not copied."""
     return {name: getattr(model, name) for name in model.__dataclass_fields__}
 
 

@@ -2,7 +2,7 @@ r"""Scores of a map or of a table against the truth."""
 
 from __future__ import annotations
 
-__all__ = ["read_like", "score_files", "show_scores"]
+__all__ = ["TITLES", "read_like", "score_files", "show_scores"]
 
 import numpy as np
 import pandas as pd

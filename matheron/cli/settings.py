@@ -2,17 +2,17 @@ r"""Settings of a fit or of a map, from the command line and from TOML."""
 
 from __future__ import annotations
 
-__all__ = ["METHODS", "Settings"]
+__all__ = ["MARKOV", "METHODS", "Settings"]
 
 import math
 import sys
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..data import InputError
-from ..solvers import InducingPoints, Kriging, Solver, Taper, Vecchia
+from ..solvers import InducingPoints, Kriging, Solver, SparseCholesky, Taper, Vecchia
 from ..solvers.base import LikelihoodSolver
 
 if sys.version_info >= (3, 11):
@@ -20,7 +20,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-METHODS = ("auto", "kriging", "vecchia", "taper", "inducing")
+MARKOV = ("spde", "advection-diffusion")
+"""The methods with a prior of their own, and one solver."""
+METHODS = ("auto", "kriging", "vecchia", "taper", "inducing", *MARKOV)
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,15 @@ class Settings:
     r"""What a user may set.
 
     Arguments:
-        method: The solver.
+        method: The solver, or the kind of prior.
         trend: The trend; chosen if not given.
         metric: ``sphere`` or ``plane``; the sphere for latitudes and longitudes.
         neighbors: The number of neighbours in the likelihood (Vecchia).
         prediction_neighbors: The number of neighbours of a node (Vecchia).
         inducing: The number of inducing points.
         radius: The radius of the taper, in lengthscales.
+        alpha: The power of the operator (spde, advection-diffusion); chosen if not given.
+        velocity: A file of velocities (advection-diffusion); a constant is learned if not given.
         seed: The seed of every random number.
     """
 
@@ -45,6 +49,8 @@ class Settings:
     prediction_neighbors: int = 60
     inducing: int = 500
     radius: float = 3.0
+    alpha: float | None = None
+    velocity: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,9 +67,30 @@ class Settings:
             )
             raise InputError(msg)
 
+        self._check_markov()
+
+    def _check_markov(self) -> None:
+        if self.alpha is not None and not (0 < self.alpha < math.inf):
+            msg = (
+                f"map(alpha={self.alpha}): expected a finite number > 0, got {self.alpha}. "
+                "Leave it out to choose by likelihood."
+            )
+            raise InputError(msg)
+        for name, methods in (("alpha", MARKOV), ("velocity", MARKOV[1:])):
+            value = getattr(self, name)
+            if value is not None and self.method not in methods:
+                msg = (
+                    f"map({name}={value}): expected --method {' or '.join(methods)} with it, got "
+                    f"{self.method}. Give that method, or leave {name} out."
+                )
+                raise InputError(msg)
+
     @classmethod
     def read(cls, path: Path | None, **given: object) -> Settings:
-        r"""Returns the settings of a file, overridden by those given on the command line."""
+        r"""Returns the settings of a file, overridden by those given on the command line.
+
+        What is ``None`` was not given.
+        """
         chosen = {} if path is None else _toml(path)
         known = {f.name: f for f in fields(cls)}
         unknown = sorted(set(chosen) - set(known))
@@ -74,11 +101,12 @@ class Settings:
             )
             raise InputError(msg)
         for name, value in chosen.items():
-            _check_type(path, name, value, getattr(cls, name))
-        base = replace(cls(), **chosen)  # type: ignore[arg-type]
-        default = cls()
-        extra = {k: v for k, v in given.items() if v != getattr(default, k)}
-        return replace(base, **extra)  # type: ignore[arg-type]
+            _check_type(path, name, value)
+        extra = {k: v for k, v in given.items() if v is not None}
+        if extra.get("method") not in {None, *MARKOV}:  # what the file says of another method
+            chosen = {k: v for k, v in chosen.items() if k not in {"alpha", "velocity"}}
+        both = chosen | extra
+        return cls(**both)  # type: ignore[arg-type]
 
     def solver(self) -> Solver | None:
         r"""Returns the solver that was asked for, or ``None`` to choose one."""
@@ -92,7 +120,7 @@ class Settings:
 
     def likelihood_solver(self) -> LikelihoodSolver | None:
         r"""Returns the solver whose likelihood is to be fitted, or ``None`` to choose one."""
-        solver = self.solver()
+        solver = SparseCholesky() if self.method in MARKOV else self.solver()
         if solver is None or isinstance(solver, LikelihoodSolver):
             return solver
         msg = (
@@ -113,8 +141,15 @@ def _toml(path: Path) -> dict[str, object]:
         raise InputError(msg) from None
 
 
-def _check_type(path: Path | None, name: str, value: object, default: object) -> None:
-    kind: type = str if default is None else type(default)
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("method", "trend", "metric", "velocity"), str),
+    **dict.fromkeys(("neighbors", "prediction_neighbors", "inducing", "seed"), int),
+    **dict.fromkeys(("radius", "alpha"), float),
+}
+
+
+def _check_type(path: Path | None, name: str, value: object) -> None:
+    kind = KINDS[name]
     fine = isinstance(value, kind) or (kind is float and isinstance(value, int))
     if not fine or isinstance(value, bool):
         msg = f"config({path}): expected {name} to be {kind.__name__}, got {value!r}. Correct it."

@@ -6,11 +6,14 @@ from :mod:`matheron.metrics`.
 """
 
 __all__ = [
+    "arrows",
     "calibration",
     "coverage",
+    "ellipses",
     "field",
     "fields",
     "observations",
+    "parameters",
     "pit",
     "posterior",
     "ranks",
@@ -21,3 +24,4 @@ __all__ = [
 
 from .diagnostics import calibration, coverage, pit, ranks, spread_skill, variogram
 from .maps import field, fields, observations, posterior, residuals
+from .parameters import arrows, ellipses, parameters

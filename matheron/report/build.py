@@ -11,13 +11,29 @@ from pathlib import Path
 from torch import Generator, Tensor
 from typing import Any
 
-from .chart import Data, Map, Pairs, as_pair, inside_of, is_field, pairs_of, read_map, true_state
+from .chart import (
+    Data,
+    Map,
+    Pairs,
+    as_pair,
+    inside_of,
+    is_field,
+    pairs_of,
+    parameter_of,
+    read_map,
+    true_state,
+)
 from .page import page, picture, score_table, section, table, write_whole
 from .. import plots
 from ..data import check_output
 from ..domain import Grid, Points
 from ..metrics import calibration, scores
 from ..plots.frame import date_of
+
+PARAMETERS = {
+    "lengthscale": "How far the field of the model is alike: its lengthscales as half axes.",
+    "velocity": "Where the model carries the field, at the middle of the dates.",
+}
 
 
 def report(
@@ -68,6 +84,7 @@ def report(
     sections = [
         provenance(dataset, chart),
         *pictures(chart, truth, observations),
+        *parameters(dataset, chart),
         *([] if pairs is None else verification(chart, pairs, noisy, generator)),
     ]
     write_whole(path, page(chart.long_name, sections))
@@ -133,6 +150,18 @@ def _about_data(chart: Map, points: Points, values: Tensor) -> Iterator[str]:
     left = values - (chart.mean[nodes] * weights).sum(dim=-1)
     text = f"Data minus mean, for the {len(values):,} data that lie on the map."
     yield picture("Residuals", plots.residuals(chart.grid, points, left, units=units), text)
+
+
+def parameters(dataset: xr.Dataset, chart: Map) -> Iterator[str]:
+    r"""Yields the pictures of the parameters of the model, where the map has them."""
+    for name, text in PARAMETERS.items():
+        found = parameter_of(dataset, chart, name)
+        if found is None:
+            continue
+        points, values = found
+        units = str(dataset[f"parameter_{name}"].attrs.get("units", "")).replace("m s-1", "m/s")
+        figure = plots.parameters(chart.grid, points, {name: values}, units={name: units})[name]
+        yield picture(name.capitalize(), figure, text)
 
 
 def verification(

@@ -10,6 +10,7 @@ __all__ = [
     "inside_of",
     "is_field",
     "pairs_of",
+    "parameter_of",
     "read_map",
     "true_state",
 ]
@@ -115,6 +116,27 @@ def _values(field: xr.DataArray, order: tuple[str, ...]) -> Tensor:
     first = [k for k in field.dims if k == "realization"]
     field = field.transpose(*first, *(names[k] for k in order))
     return torch.as_tensor(np.asarray(field.values, dtype=np.float64))
+
+
+def parameter_of(dataset: xr.Dataset, chart: Map, name: str) -> tuple[Points, Tensor] | None:
+    r"""Returns the sites and the values of a field of parameters, if the map has it, at sea.
+
+    Lengths are in metres on the sphere.
+    """
+    key = f"parameter_{name}"
+    if key not in dataset or dataset[key].ndim < 3:
+        return None
+    field = dataset[key]
+    short = {"latitude": "lat", "longitude": "lon"}
+    own = [str(k).removeprefix("parameter_") for k in field.dims[:2]]
+    axes: dict[str, Any] = {short.get(k, k): dataset[f"parameter_{k}"].values for k in own}
+    values = torch.as_tensor(np.asarray(field.values, dtype=np.float64)).flatten(0, 1)
+    kept = values.flatten(1).isfinite().all(dim=1)
+    if not kept.any():
+        return None
+    metres = 1e6 if str(field.attrs.get("units")) == "km2" else 1.0
+    grid = Grid(metric=chart.grid.metric, **axes)
+    return grid.points[kept], metres * values[kept]
 
 
 def as_pair(data: Data) -> tuple[Points, Tensor]:

@@ -68,6 +68,41 @@ def make_model():
     return save_model
 
 
+def markov_law(dims: tuple[str, ...] = ("lat", "lon")):
+    """Returns a Markov law that needs no fit; one that moves, if it has a time."""
+    from matheron.kernels import Matern
+    from matheron.priors.spde.fields import Constant
+    from matheron.selection.lattices import Spacing
+    from matheron.selection.laws import MarkovLaw
+
+    kernel = Matern(1.0, 0.5, [200e3, 250e3])
+    steps, origin = {"lat": 0.5, "lon": 0.5}, {"lat": 36.0, "lon": -4.0}
+    if "time" not in dims:
+        return MarkovLaw("spde", 2.0, kernel, Spacing(steps, origin))
+    spacing = Spacing({"time": 1.0, **steps}, {"time": 0.0, **origin})
+    carried = Constant([0.0, 5e3], 20e3)
+    return MarkovLaw("advection-diffusion", 2.0, kernel, spacing, 4.0, carried)
+
+
+def save_markov(folder: Path, dims: tuple[str, ...] = ("lat", "lon")):
+    """Writes a Markov model that needs no fit, and returns its law."""
+    from matheron.cli.model import Model
+
+    law = markov_law(dims)
+    Model(law, "1", "sphere", dims, {"": 0.1}, variable="ssh").save(Path(folder))
+    return law
+
+
+@pytest.fixture
+def make_markov():
+    return save_markov
+
+
+@pytest.fixture
+def make_moving():
+    return lambda folder: save_markov(folder, ("time", "lat", "lon"))
+
+
 @pytest.fixture
 def here(sound, tmp_path, monkeypatch):
     """A working folder of one's own, with sound files."""

@@ -116,12 +116,56 @@ def config(content):
     return text("run.toml", content)
 
 
+def currents(path="currents.nc", lat=(30.0, 50.0), units="m/s", **fields):
+    """Returns a maker of a velocity file over the data."""
+
+    def make():
+        axes = {"lat": np.linspace(*lat, 5), "lon": np.linspace(-10.0, 10.0, 6)}
+        made = {
+            k: (("lat", "lon"), np.full((5, 6), v), {"units": units}) for k, v in fields.items()
+        }
+        xr.Dataset(made, axes).to_netcdf(path)
+
+    return make
+
+
+def both(*makers):
+    return lambda: [make() for make in makers]
+
+
+def markov_model(old="", new="", **numbers):
+    """Returns a maker of a Markov model in the folder, spoilt."""
+
+    def make():
+        from safetensors.torch import load_file, save_file
+
+        from matheron.cli.model import Model
+        from matheron.kernels import Matern
+        from matheron.selection.lattices import Spacing
+        from matheron.selection.laws import MarkovLaw
+
+        spacing = Spacing({"lat": 0.5, "lon": 0.5}, {"lat": 36.0, "lon": -4.0})
+        law = MarkovLaw("spde", 2.0, Matern(1.0, 0.5, [200e3, 250e3], 10.0), spacing)
+        Model(law, "1", "sphere", ("lat", "lon"), {"": 0.1}, variable="ssh").save(Path("model"))
+        if old:
+            model_text(old, new)()
+        kept = load_file("model/model.safetensors")
+        changed = {k: v * numbers.get(k.split(".")[-1], 1.0) for k, v in kept.items()}
+        save_file(changed, "model/model.safetensors")
+
+    return make
+
+
 SAME = netcdf("field.nc", v=(("lat", "lon"), np.full((2, 3), NAN)))
 MAP = mapped(*GRID)
 SET = mapped(*GRID, "--config", "run.toml")
 AT = mapped("--at", "points.csv", out="out.csv")
 SCORE = ("score", "map.nc", "--truth", "truth.nc")
 FIT = ("fit", "tracks.csv", "-o", "fitted")
+SPDE = ("map", "tracks.csv", *GRID, "--variable", "ssh", "--method", "spde", "-o", "out.nc")
+DAYS = "-4:4:2,36:42:2,2014-05-15:2014-05-17:1"
+CARRIED = (*SPDE[:2], "--grid", DAYS, *SPDE[4:7], "advection-diffusion", "-o", "out.nc")
+CURRENTS = (*CARRIED, "--velocity", "currents.nc")
 
 CASES = {
     # the data
@@ -216,7 +260,6 @@ CASES = {
     "unknown method in TOML": (config("method = 'oi'"), SET, "got 'oi'"),
     "no config": (None, SET, "No such file"),
     "unknown method": (None, (*MAP, "--method", "magic"), "got 'magic'"),
-    "fit by inducing": (None, (*FIT, "--method", "inducing"), "a method with a likelihood"),
     "unknown metric": (None, (*MAP, "--metric", "torus"), "sphere or plane"),
     "unknown covariate of the map": (
         columns(depth=np.linspace(0, 1, 40)),
@@ -232,6 +275,61 @@ CASES = {
     "unknown covariate": (None, (*FIT, "--trend", "1 + depth"), "depth"),
     "nonsense trend": (None, (*FIT, "--trend", "1 +* lon"), "expected"),
     "too many members": (None, (*MAP, "--members", 10**9), "at most 1e[+]09 numbers"),
+    # Markov priors
+    "alpha of half the axes": (None, (*SPDE, "--alpha", "1"), "a number over 1"),
+    "alpha of text": (None, (*SPDE, "--alpha", "two"), "'--alpha'"),
+    "alpha of NaN": (None, (*SPDE, "--alpha", "nan"), "finite number > 0"),
+    "infinite alpha": (None, (*SPDE, "--alpha", "inf"), "finite number > 0"),
+    "alpha < 0 in TOML": (config("alpha = -1.0"), SET, "finite alpha > 0"),
+    "alpha of a kernel": (None, (*MAP, "--alpha", "2"), "--method spde or advection-diffusion"),
+    "one datum for spde": (rows(1), SPDE, "3 data or more"),
+    "no datum for spde": (text("tracks.csv", "lon,lat,ssh\n"), SPDE, "at least one row"),
+    "NaN for spde": (columns(ssh=NAN), SPDE, "40 missing values"),
+    "advection without time": (None, CARRIED, "2 spans"),
+    "advection of a model without time": (
+        None,
+        (*FIT, "--method", "advection-diffusion"),
+        "data with time and place",
+    ),
+    "advection, alpha 3": (dated, (*CARRIED, "--alpha", "3"), "2 or 4"),
+    "velocity of spde": (None, (*SPDE, "--velocity", "a.nc"), "--method advection-diffusion"),
+    "no velocity file": (dated, CURRENTS, "no such file"),
+    "velocity of a table": (dated, (*CARRIED, "--velocity", "tracks.csv"), "NetCDF"),
+    "a file without velocity": (both(dated, currents(sst=1.0)), CURRENTS, "got sst"),
+    "velocity in knots": (
+        both(dated, currents(units="knots", ugos=0.1, vgos=0.1)),
+        CURRENTS,
+        "in m/s",
+    ),
+    "velocity too fast": (both(dated, currents(u=80.0, v=1.0)), CURRENTS, "under 10 m/s"),
+    "velocity of NaN": (both(dated, currents(u=NAN, v=NAN)), CURRENTS, "missing values"),
+    "velocity of zero": (both(dated, currents(u=0.0, v=0.0)), CURRENTS, "not all zero"),
+    "velocity elsewhere": (
+        both(dated, currents(lat=(-50.0, -30.0), u=0.1, v=0.1)),
+        CURRENTS,
+        "covers the map",
+    ),
+    "heights in feet": (both(dated, currents(units="ft", adt=0.1)), CURRENTS, "adt in m"),
+    "spde of a kernel model": (None, (*MAP, "--method", "spde"), "one of a kernel"),
+    "another Markov model": (
+        markov_model(),
+        (*MAP, "--method", "advection-diffusion"),
+        "one of spde",
+    ),
+    "Markov model, unknown": (markov_model('"spde"', '"magic"'), MAP, "unknown method"),
+    "Markov model without steps": (markov_model('"lat": 0.5', '"lat": 0.0'), MAP, "no lattice"),
+    "Markov model of NaN": (markov_model(log_variance=NAN), MAP, "not finite"),
+    "Markov model of an infinite step": (
+        markov_model('"lat": 0.5', '"lat": Infinity'),
+        MAP,
+        "not finite",
+    ),
+    "Markov model without alpha": (markov_model('"alpha"', '"beta"'), MAP, "Fit it again"),
+    "a Markov model by neighbours": (
+        markov_model(),
+        (*MAP, "--method", "vecchia"),
+        "a prior that is",
+    ),
     # the output
     "no such folder": (None, mapped(*GRID, out="no/out.nc"), "an existing folder"),
     "unknown suffix": (None, mapped(*GRID, out="out.png"), "a name that ends with .nc"),

@@ -16,7 +16,7 @@ GRID = "-4:4:2,36:42:2"
 @pytest.fixture(autouse=True)
 def one_candidate(monkeypatch):
     """Tries one structure only: the choice among several has its own tests."""
-    import matheron.selection as selection
+    from matheron.selection import choosing as selection
 
     whole = selection.candidates
 
@@ -170,6 +170,108 @@ def test_a_fit_can_be_mapped_and_resumed(here, cli):
     done(cli("fit", "tracks.csv", "-o", "fitted", "--resume"))
     again = map_of(cli, "--model", "fitted", out="again.nc")
     assert (abs(first.ssh - again.ssh) < 0.2 * first.ssh_std).all()  # likelier by a hair
+
+
+def quick_spde(*more):
+    return ("--method", "spde", "--alpha", 2, "--trend", "1", *more)
+
+
+def test_a_markov_model_is_fitted_mapped_and_resumed(here, cli):
+    direct = map_of(cli, *quick_spde("--members", 2), out="direct.nc")
+    assert direct.attrs["solver"].startswith("SparseCholesky")
+    assert direct.parameter_lengthscale.shape[2:] == (2, 2)
+    done(cli("fit", "tracks.csv", *quick_spde(), "-o", "fitted"))
+    assert sorted(p.name for p in Path("fitted").iterdir()) == ["model.json", "model.safetensors"]
+    first, same = (map_of(cli, "--model", "fitted", out=f"{k}.nc") for k in "ab")
+    np.testing.assert_array_equal(first.ssh, same.ssh)
+    # on another lattice, and fits stop within .3 of the highest log-likelihood
+    assert (abs(first.ssh - direct.ssh) < 0.3 * first.ssh_std).all()
+    done(cli("fit", "tracks.csv", "-o", "fitted", "--resume"))
+    again = map_of(cli, "--model", "fitted", out="again.nc")
+    assert (abs(first.ssh - again.ssh) < first.ssh_std).all()
+    done(cli("report", "direct.nc", "-o", "direct.html"))
+    assert 'img alt="Lengthscale"' in Path("direct.html").read_text(encoding="utf-8")
+
+
+def test_a_markov_model_is_that_of_its_prior(here, cli, make_markov):
+    law = make_markov("model")
+    ds = map_of(cli, "--model", "model")
+    import matheron as mt
+
+    data = pd.read_csv("tracks.csv")
+    points = mt.Points(lat=data.lat, lon=data.lon)
+    grid = mt.Grid(lat=[36.0, 38.0, 40.0, 42.0], lon=[-4.0, -2.0, 0.0, 2.0, 4.0])
+    prior = law.prior(grid, points, "1")
+    seen = mt.PointObservation(grid, points, 0.1)
+    posterior = mt.SparseCholesky()(prior, seen)(torch.tensor(data.ssh.to_numpy()))
+    np.testing.assert_allclose(ds.ssh.values.ravel(), posterior.mean, atol=1e-6)
+    np.testing.assert_allclose(ds.ssh_std.values.ravel(), posterior.std(), atol=1e-6)
+
+
+def test_days_beyond_the_data_are_forecast(here, cli, make_moving):
+    make_moving("model")
+    data = pd.read_csv("tracks.csv")
+    days = pd.Timestamp("2014-05-15") + pd.to_timedelta(np.arange(len(data)) % 4, "D")
+    data.assign(time=days).to_csv("dated.csv", index=False)
+    options = {"file": "dated.csv", "grid": f"{GRID},2014-05-18:2014-05-30:1"}
+    ds = map_of(cli, "--model", "model", **options)
+    std = ds.ssh_std.mean(("latitude", "longitude")).values
+    assert (np.diff(std) > 0).all()
+    assert str(ds.time.values[-1])[:10] == "2014-05-30"
+    assert ds.parameter_velocity.attrs["units"] == "m s-1"
+    # it comes to the variance of the field, whose trend is known to some .3
+    assert 0.9 < std[-1] ** 2 / 0.5 < 1.4
+    done(cli("report", "out.nc", "-o", "moving.html"))
+    assert 'img alt="Velocity"' in Path("moving.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ugos", "adt"])
+def test_a_velocity_is_read_from_a_file(kind, here, cli):
+    lat, lon = np.linspace(30, 50, 21), np.linspace(-10, 10, 21)
+    fields = {
+        "ugos": (("lat", "lon"), np.full((21, 21), 0.1), {"units": "m/s"}),
+        "vgos": (("lat", "lon"), np.full((21, 21), 0.0), {"units": "m/s"}),
+    }
+    if kind == "adt":  # a slope to the south carries to the east
+        slope = np.broadcast_to(-1e-2 * (lat - 40)[:, None], (21, 21))
+        fields = {"adt": (("lat", "lon"), slope, {"units": "m"})}
+    xr.Dataset(fields, {"lat": lat, "lon": lon}).to_netcdf("currents.nc")
+    data = pd.read_csv("tracks.csv")
+    days = pd.Timestamp("2014-05-15") + pd.to_timedelta(np.arange(len(data)) % 4, "D")
+    data.assign(time=days).to_csv("dated.csv", index=False)
+    options = {"file": "dated.csv", "grid": f"{GRID},2014-05-15:2014-05-19:1"}
+    carried = ("--method", "advection-diffusion", "--velocity", "currents.nc", "--trend", "1")
+    ds = map_of(cli, *carried, **options)
+    north, east = ds.parameter_velocity.values.reshape(-1, 2).T
+    assert np.allclose(north, 0, atol=1e-6)
+    # g / f times a slope of 1 cm per degree, at 39 degrees: 0.0096 m/s
+    assert np.allclose(east, 0.1 if kind == "ugos" else 0.0096, rtol=0.1)
+    done(cli("fit", "dated.csv", *carried, "-o", "fitted"))
+    again = map_of(cli, "--model", "fitted", out="again.nc", **options)
+    # the lattices differ: one covers the data, one the map too
+    assert float((((again.ssh - ds.ssh) / ds.ssh_std) ** 2).mean()) < 0.5**2
+    np.testing.assert_allclose(again.parameter_velocity, ds.parameter_velocity)
+
+
+@pytest.mark.slow
+def test_the_demonstration_runs_through(here, cli):
+    ran = done(cli("demo", "-o", "demo"))
+    assert "spde" in ran.out
+    scores = json.loads(Path("demo/scores.json").read_text())
+    assert scores["spde"]["crps"] < 1.1 * scores["Gaussian process"]["crps"]
+    made = {p.name for p in Path("demo").iterdir()}
+    assert {"map.nc", "spde.nc", "map.html", "spde.html"} <= made
+
+
+def test_the_command_line_overrides_the_file(here, cli):
+    Path("run.toml").write_text("seed = 5\nmethod = 'kriging'\n")
+    options = ("--model", "model", "--members", 1, "--config", "run.toml")
+    ds = map_of(cli, *options)
+    assert (ds.attrs["seed"], ds.attrs["solver"]) == (5, "kriging")
+    ds = map_of(cli, *options, "--seed", 0, "--method", "auto")
+    assert ds.attrs["seed"] == 0
+    assert ds.attrs["solver"].startswith("Kriging: exact")
 
 
 def test_a_fit_resumed_from_nothing_starts_anew(here, cli):

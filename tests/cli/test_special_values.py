@@ -11,7 +11,7 @@ GRID = "-4:4:2,36:42:2"
 @pytest.fixture(autouse=True)
 def few_candidates(monkeypatch):
     """Tries one structure only: the choice among several has its own tests."""
-    import matheron.selection as selection
+    from matheron.selection import choosing as selection
 
     whole = selection.candidates
 
