@@ -67,7 +67,8 @@ class WhittleMatern(MarkovPrior):
 
     The lattice goes beyond the domain, where its steps grow, so that the variance is flat to the
     edges. Towards land the field has no flux, and correlation does not go through it: there the
-    variance is larger, up to twice along a straight coast.
+    variance is larger, up to twice along a straight coast, and many times in a lake or a bay that
+    is narrower than a lengthscale, from which nothing flows away.
 
     References:
         | An explicit link between Gaussian fields and GMRFs (Lindgren et al., 2011)
