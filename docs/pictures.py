@@ -49,8 +49,14 @@ def picture(folder: Path) -> None:
 def table(folder: Path) -> str:
     """Returns the scores as Markdown."""
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    rows = [f"| {TITLES[k]} | {scores[k]:.3g} |" for k in TITLES]
-    return "\n".join(["| score of the demonstration | |", "|---|---|", *rows])
+    methods = [name for name, found in scores.items() if "crps" in found]
+    head = ["| score of the demonstration | " + " | ".join(methods) + " |"]
+    head += ["|---" * (1 + len(methods)) + "|"]
+    rows = [
+        f"| {title} | " + " | ".join(f"{scores[m][k]:.3g}" for m in methods) + " |"
+        for k, title in TITLES.items()
+    ]
+    return "\n".join([*head, *rows])
 
 
 def main() -> None:
