@@ -102,14 +102,13 @@ class _Evidence(Likelihood):
         p = effects.p
         if p == 0:
             return torch.zeros(0, dtype=torch.float64), torch.zeros(0, 0, dtype=torch.float64)
-        A, solved = self._normal_equations(effects)
+        A, solved = self._normal_equations(effects, self._inverse())
         V = torch.linalg.inv(A)
         beta = V @ (effects.columns.mT @ solved[:, : len(self.r)]).mean(dim=1)
         return beta[:p], V[:p, :p] / len(self.r)
 
-    def _normal_equations(self, effects: Effects) -> tuple[Tensor, Tensor]:
+    def _normal_equations(self, effects: Effects, solve: _Inverse) -> tuple[Tensor, Tensor]:
         r"""Returns the normal matrix of the effects, and the data and columns, whitened twice."""
-        solve = self._inverse()
         solved = solve(torch.cat([self.r.mT, effects.columns], dim=-1))
         gram = effects.columns.mT @ solved[:, len(self.r) :]
         return effects.normal_matrix(gram), solved
@@ -144,21 +143,27 @@ class _Evidence(Likelihood):
             | https://doi.org/10.2307/2533274
         """
         effects = Effects.of(self.prior, self.observation)
-        A, solved = self._normal_equations(effects)
+        inverse = self._inverse()
+        A, solved = self._normal_equations(effects, inverse)
         size = len(self.r)
         X, SX = effects.columns, solved[:, size:]
         project = lambda Sv: Sv - SX @ torch.linalg.solve(A, X.mT @ Sv)
         Py = project(solved[:, :size])
-        u = self.prior.factorise(self.prior.precision()).solve(self.G.T @ Py)
-        moved = torch.stack(
-            [self._moved(p, i, u, Py) for p in parameters for i in range(p.numel())]
-        )
+        prior = self.prior.factorise(self.prior.precision())
+        u = prior.solve(self.G.T @ Py)
+        numbers = [(p, i) for p in parameters for i in range(p.numel())]
+        moved = torch.stack([self._moved(p, i, prior, u, Py) for p, i in numbers])
         columns = moved.permute(1, 0, 2).reshape(len(Py), -1)  # (m, parameters * replicates)
-        P = project(self._inverse()(columns)).reshape(len(Py), len(moved), size)
+        P = project(inverse(columns)).reshape(len(Py), len(moved), size)
         return torch.einsum("imr,mjr->ij", moved, P) / 2
 
     def _moved(
-        self, parameter: nn.Parameter, index: int, u: Float[Tensor, "N r"], Py: Tensor
+        self,
+        parameter: nn.Parameter,
+        index: int,
+        prior: Cholesky,
+        u: Float[Tensor, "N r"],
+        Py: Float[Tensor, "m r"],
     ) -> Float[Tensor, "m r"]:
         r"""Returns :math:`\partial S P y` for one number of a parameter."""
         start = parameter.reshape(-1)[index].item()
@@ -170,8 +175,7 @@ class _Evidence(Likelihood):
             sides.append((self.prior.precision() @ u, noise + (B * v) @ (B.mT @ Py)))
         parameter.reshape(-1)[index] = start
         forces, noises = ((a - b) / (2 * self.step) for a, b in zip(*sides, strict=True))
-        factor = self.prior.factorise(self.prior.precision())
-        return noises - self.G @ factor.solve(forces)
+        return noises - self.G @ prior.solve(forces)
 
 
 class _Products:
