@@ -17,9 +17,10 @@ __all__ = [
     "WhittleMatern",
 ]
 
-from .addition import AlongTrackError, MarkovSum
+from .addition import MarkovSum
 from .base import Denoising, Energy, GaussianPrior, KernelPrior, Prior, Sampling
 from .gp import GaussianProcess
 from .markov import MarkovPrior
 from .spde import AdvectionDiffusion, WhittleMatern
+from .track_error import AlongTrackError
 from .trend import Trend

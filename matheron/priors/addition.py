@@ -1,22 +1,24 @@
-r"""Sums of independent Markov fields, and the errors that data share along a track."""
+r"""Sums of independent Markov fields."""
 
 from __future__ import annotations
 
-__all__ = ["AlongTrackError", "MarkovSum"]
+__all__ = ["MarkovSum"]
 
 import numpy as np
 import torch
 import torch.nn as nn
 
 from collections.abc import Sequence
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from scipy.spatial import cKDTree
 from torch import Generator, Tensor
 from typing import cast
 
 from .markov import MarkovPrior
 from .quantities import Quantity
+from .track_error import AlongTrackError
 from ..domain import Grid, Points
-from ..linalg.sparse import Assembly, Pattern, Sparse
+from ..linalg.sparse import Assembly, Sparse
 
 
 class MarkovSum(MarkovPrior):
@@ -82,12 +84,29 @@ class MarkovSum(MarkovPrior):
         return _beside([p.sight(points) for p in self.parts])
 
     def places(self) -> Float[Tensor, "N k"] | None:
-        r"""Returns the places of all nodes, if the parts have one lattice in common."""
+        r"""Returns the places of all nodes, on the lattice that the parts have or in space."""
         first = self.parts[0]
         base = first.places()
         every = [base] + [_places(p, first, base) for p in self.parts[1:]]
         found = [x for x in every if x is not None]
-        return torch.cat(found) if len(found) == len(every) else None
+        return torch.cat(found) if len(found) == len(every) else self._in_space()
+
+    def _in_space(self) -> Float[Tensor, "N k"] | None:
+        r"""Returns where the nodes are, a step of time being as long as one of the first part."""
+        nodes = [p.nodes() for p in self.parts]
+        known = [x for x in nodes if x is not None]
+        if len(known) < len(nodes):
+            return None
+        x, timed = Points.join(*known).local(), "time" in known[0].dims
+        if not timed:
+            return x
+        own = x[: len(known[0])]
+        steps = own[:, 0].unique().diff()
+        space = own[own[:, 0] == own[0, 0], 1:].unique(dim=0).numpy()
+        if not len(steps) or len(space) < 2:
+            return x
+        width = np.median(cKDTree(space).query(space, k=2)[0][:, 1])
+        return torch.cat([x[:, :1] / steps.median(), x[:, 1:] / float(width)], dim=-1)
 
     def log_determinant(self) -> Float[Tensor, ""]:
         return torch.stack([p.log_determinant() for p in self.parts]).sum()
@@ -124,105 +143,3 @@ def _places(part: MarkovPrior, first: MarkovPrior, base: Tensor | None) -> Tenso
         return first.embedding(part.points) @ base
     own = part.places()
     return own if own is not None and torch.equal(own, base) else None
-
-
-class AlongTrackError(MarkovPrior):
-    r"""An error that neighbouring data of one track share, and that no map should show.
-
-    Along each track it is an Ornstein-Uhlenbeck process of the distance,
-
-    .. math:: \mathrm{Cov}(e_i, e_j) = \sigma^2 \exp(-|d_i - d_j| / \ell)
-
-    such as orbit and correction errors, or waves too quick for the next pass to see. It is part of
-    what the data see, not of the field: its std is in no map.
-
-    Arguments:
-        domain: The domain of the fields that it is added to.
-        points: The data, in the order of the tracks' time.
-        track: The track of each datum.
-        lengthscale: :math:`\ell`, in metres on the sphere, in the units of the axes on the plane.
-        std: :math:`\sigma`, in the units of the field.
-
-    Raises:
-        ValueError: If a scale is not positive, or ``track`` has another length than the points.
-
-    Example:
-        >>> line = Points(x=[0.0, 1.0, 2.0])
-        >>> error = AlongTrackError(line, line, torch.tensor([0, 0, 1]), lengthscale=2.0, std=0.5)
-        >>> round(torch.linalg.inv(error.precision().to_dense())[0, 1].item(), 4)
-        0.1516
-    """
-
-    def __init__(
-        self,
-        domain: Grid | Points,
-        points: Points,
-        track: Int[Tensor, " m"],
-        lengthscale: float,
-        std: float,
-    ) -> None:
-        super().__init__()
-        if not (lengthscale > 0 and std > 0) or len(track) != len(points):
-            msg = (
-                f"AlongTrackError(lengthscale=..., std=..., track=...): expected positive scales "
-                f"and {len(points)} labels, got {lengthscale}, {std} and {len(track)} labels. "
-                "Give one label per datum."
-            )
-            raise ValueError(msg)
-        self.domain, self.points = domain, points
-        self.log_lengthscale = _logarithm(lengthscale)
-        self.log_variance = _logarithm(std**2)
-        self._set_trend(0.0, None)
-        self._set_chain(track)
-        self._index = {key: i for i, key in enumerate(_keys(points))}
-
-    def _set_chain(self, track: Int[Tensor, " m"]) -> None:
-        r"""Links each datum to the one before it on its track."""
-        order = torch.argsort(track, stable=True)
-        before, after = order[:-1], order[1:]
-        same = track[before] == track[after]
-        self.before, self.after = before[same], after[same]
-        x = self.points.local()[:, 1 if "time" in self.points.dims else 0 :]
-        self.distance = (x[self.after] - x[self.before]).norm(dim=-1).clamp(min=1e-9)
-        m = len(track)
-        self.first = torch.ones(m, dtype=torch.bool).index_fill(0, self.after, False)
-        a, b = self.before.numpy(), self.after.numpy()
-        nodes = np.arange(m)
-        rows, columns = np.concatenate([nodes, b, a, a, b]), np.concatenate([nodes, b, a, b, a])
-        self.assembly = Assembly(rows, columns, (m, m))
-
-    def precision(self) -> Sparse:
-        rho = torch.exp(-self.distance / self.log_lengthscale.exp())
-        given = 1 / (1 - rho.square()).clamp(min=1e-12)  # of a datum, given the one before
-        link = -rho * given
-        values = torch.cat([self.first.double(), given, rho.square() * given, link, link])
-        return self.assembly(values / self.log_variance.exp())
-
-    def sight(self, points: Points) -> Sparse:
-        place = np.array([self._index.get(key, -1) for key in _keys(points)])
-        found = place >= 0
-        indptr = np.concatenate([[0], np.cumsum(found)])
-        pattern = Pattern(indptr, place[found], (len(points), len(self.points)))
-        return Sparse(pattern, torch.ones(int(found.sum()), dtype=torch.float64))
-
-    def embedding(self, points: Points) -> Sparse:
-        empty = np.zeros(0, dtype=np.int64)
-        pattern = Pattern(np.zeros(len(points) + 1), empty, (len(points), len(self.points)))
-        return Sparse(pattern, torch.zeros(0, dtype=torch.float64))
-
-    def places(self) -> Float[Tensor, "N k"] | None:
-        return self.points.local()
-
-    def quantities(self) -> list[Quantity]:
-        sphere = self.points.metric == "sphere"
-        scale = self.log_lengthscale.exp() / (1000 if sphere else 1)
-        std = (self.log_variance / 2).exp()
-        return [("std", std, "field"), ("lengthscale", scale, "km" if sphere else "axes")]
-
-
-def _logarithm(value: float) -> nn.Parameter:
-    return nn.Parameter(torch.tensor(value, dtype=torch.float64).log())
-
-
-def _keys(points: Points) -> list[tuple[float, ...]]:
-    return [tuple(row) for row in points.coords.tolist()]

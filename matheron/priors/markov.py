@@ -51,6 +51,10 @@ class MarkovPrior(TrendedPrior):
     def places(self) -> Float[Tensor, "N k"] | None:
         r"""Returns where the nodes are, for the order of elimination; ``None``: by the graph."""
 
+    def nodes(self) -> Points | None:
+        r"""Returns the nodes as points of the domain's axes, if they are such."""
+        return None
+
     def on(self: M, domain: Grid | Points) -> M:
         r"""Returns the same law (its parameters are shared) on another domain."""
         new = copy.copy(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["AdvectionDiffusion"]
 
+import math
 import torch
 import torch.nn as nn
 
@@ -38,8 +39,8 @@ class AdvectionDiffusion(MarkovPrior):
         + \left\{ \kappa^2 + m \cdot \nabla - \nabla \cdot (H \nabla) \right\}^{\alpha/2} x
         = \tau z
 
-    :math:`z` is white in time; in space it is white (``color=0``) or has the precision of
-    :math:`\kappa^2 - \nabla \cdot H \nabla` (1) or of its square (2). Without advection, with
+    :math:`z` is white in time; in space it is white (``color=0``) or has the precision
+    :math:`(\kappa^2 - \nabla \cdot H \nabla)^c` for a color :math:`c`. Without advection, with
     constant coefficients, the field at one time is that of :class:`matheron.Matern` with the same
     ``variance``, ``lengthscale`` and ``rotation`` and with :math:`\nu = \alpha / 2 + c - d / 2`
     for a color :math:`c`: 1 by default in two dimensions. There a white noise with
@@ -51,6 +52,15 @@ class AdvectionDiffusion(MarkovPrior):
     :math:`\nu \int_1^\infty s^{-\nu - 1} e^{-s t / T} \, ds`, which is 0.33 at :math:`T / 2` and
     0.15 at :math:`T` for :math:`\nu = 1`.
 
+    With ``damping="uniform"`` all scales fade alike, whatever their size:
+
+    .. math:: \frac{\partial x}{\partial t} + m \cdot \nabla x + \frac{x}{T} = \tau z
+
+    so that without advection the covariance is :math:`e^{-t / T}` times that of
+    :class:`matheron.Matern` with :math:`\nu = c - d / 2`, exactly at the times of the state. It
+    takes colors up to 4, for smooth fields; its precision has the least neighbours for a
+    smoothness, as :math:`H` has a part in the noise alone.
+
     In time, steps of length :math:`\delta` are implicit. With the mass :math:`C`, the operator
     :math:`K = \kappa^2 C + G(H)` and that of advection :math:`A`, both in weak form,
 
@@ -58,8 +68,8 @@ class AdvectionDiffusion(MarkovPrior):
         \left( C - (1 - \theta) \delta K_{k-1} - \tfrac{\delta}{2} A_{k-1} \right) x_{k-1} + r_k
 
     (``alpha=2``) for :math:`\theta = 1` (Euler) or 1/2 (Crank-Nicolson), where the noise has the
-    precision :math:`C^{-1} \tau^{-1} N \tau^{-1} C^{-1} / \delta` and :math:`N` is :math:`C`,
-    :math:`K` or :math:`K C^{-1} K`. So the precision of the field is block tridiagonal. Both
+    precision :math:`C^{-1} \tau^{-1} N \tau^{-1} C^{-1} / \delta` and :math:`N` is
+    :math:`C (C^{-1} K)^c`. So the precision of the field is block tridiagonal. Both
     schemes have their variance right, through :math:`\tau`. Euler's is of first order: it forgets
     too slowly what lasts less than a step, and a wave that fades at a rate :math:`a` goes only
     :math:`(1 + 1 / (1 + \delta a)) / 2` of its way. Crank-Nicolson's is of second order, but turns
@@ -95,7 +105,7 @@ class AdvectionDiffusion(MarkovPrior):
         velocity: The velocity :math:`m`: one vector, to be learned from there; values at the
             nodes of the domain, with shape :math:`(n, d)`, at one time or at all; or a field.
         alpha: The power, 2 or 4.
-        color: The color of the noise, 0, 1 or 2.
+        color: The color of the noise, from 0 to 4.
         mean: The known mean, in the units of the field.
         trend: The unknown trend, e.g. ``"1 + lon + lat"``; see :class:`Trend`.
         kappa: The field :math:`\kappa`, in days to the power :math:`-1 / \alpha`, in place of
@@ -103,6 +113,7 @@ class AdvectionDiffusion(MarkovPrior):
         diffusivity: The field :math:`H`, in place of that of ``lengthscale`` and ``timescale``.
         tau: The field :math:`\tau`, in place of ``variance``.
         rotation: The angle of the last lengthscale, as :class:`matheron.Matern` takes it.
+        damping: ``"diffusive"``, or ``"uniform"`` for a separable law.
         scheme: ``"euler"``, or ``"crank-nicolson"``, the more accurate with short steps.
         step: The longest step of time: longer intervals of the grid are cut into equal ones.
         times: The times of the state; by default those of the grid.
@@ -112,6 +123,8 @@ class AdvectionDiffusion(MarkovPrior):
         margin: How far the lattice goes beyond the domain, in lengthscales.
         lattice: The grid of space, or the lattice, that the equation is solved on. By default the
             grid of the domain, or a regular one with five nodes per lengthscale.
+        interpolation: What the field is between the nodes in space: ``"linear"``, or ``"cubic"``
+            where it is smooth and the nodes are few. A lattice that is given has its own.
         stabilize: Whether to add diffusion where cells are too coarse for the velocity.
         conservative: Whether advection is :math:`\nabla \cdot (m x)` in the domain, which differs
             from :math:`m \cdot \nabla x` where the velocity has a divergence.
@@ -143,6 +156,7 @@ class AdvectionDiffusion(MarkovPrior):
         diffusivity: Coefficient = None,
         tau: Coefficient = None,
         rotation: float | Sequence[float] | None = None,
+        damping: str = "diffusive",
         scheme: str = "euler",
         step: float | None = None,
         times: Float[Tensor, " k"] | None = None,
@@ -150,13 +164,14 @@ class AdvectionDiffusion(MarkovPrior):
         spin_up: int = 0,
         margin: float = 2.0,
         lattice: Grid | Lattice | None = None,
+        interpolation: str = "linear",
         stabilize: bool = True,
         conservative: bool = True,
     ) -> None:
         super().__init__()
         self.domain = domain
         self.timeline = Timeline(domain, times, step, spin_up)
-        self.form = Form.of(len(domain.dims) - 1, alpha, color, scheme)
+        self.form = Form.of(len(domain.dims) - 1, alpha, color, scheme, damping)
         d = self.form.dimension
         self.kappa = timed_field("kappa", kappa, domain, ())
         self.diffusivity = timed_field("diffusivity", diffusivity, domain, (d, d))
@@ -164,7 +179,7 @@ class AdvectionDiffusion(MarkovPrior):
         self._set_kernel(lengthscale, variance, rotation)
         self._set_timescale(timescale)
         self.velocity = self._velocity(velocity)
-        self.lattice = self._cover(lattice, margin, stabilize)
+        self.lattice = self._cover(lattice, margin, interpolation, stabilize)
         self._excess = Excess(self.lattice)
         self.transport = Transport(self.lattice, conservative, stabilize)
         self._fields = self._timed()
@@ -190,8 +205,9 @@ class AdvectionDiffusion(MarkovPrior):
             raise ValueError(msg)
         if self.form.nu <= 0 and self.tau is None:
             msg = (
-                f"{WHERE}(color=...): expected alpha/2 + color over {self.form.dimension / 2} for "
-                f"a finite variance, got {self.form.spatial}. Take color=1, or give tau=..."
+                f"{WHERE}(color=...): expected a smoothness over {self.form.dimension / 2} for a "
+                f"finite variance, got {self.form.spatial}. Take color={self._least()}, or give "
+                "tau=..."
             )
             raise ValueError(msg)
         self.kernel = Matern(max(self.form.nu, 0.5), variance, scale, rotation)
@@ -199,6 +215,10 @@ class AdvectionDiffusion(MarkovPrior):
             if parameter is not None:
                 parameter.requires_grad_(self.diffusivity is None)
         self.kernel.log_variance.requires_grad_(self.tau is None)
+
+    def _least(self) -> int:
+        r"""Returns the least color whose variance is finite."""
+        return self.form.color + math.floor(1 - self.form.nu)
 
     def _set_timescale(self, timescale: float) -> None:
         free = self.kappa is None or self.diffusivity is None
@@ -239,7 +259,9 @@ class AdvectionDiffusion(MarkovPrior):
         return (2 * self.kernel.nu * self._square()[0].diagonal()).sqrt()
 
     @torch.no_grad()
-    def _cover(self, lattice: Grid | Lattice | None, margin: float, stabilize: bool) -> Lattice:
+    def _cover(
+        self, lattice: Grid | Lattice | None, margin: float, interpolation: str, stabilize: bool
+    ) -> Lattice:
         space, reach = space_of(self.domain), self._reach()
         if lattice is None and isinstance(space, Points):
             lattice = regular(WHERE, space, reach)
@@ -247,7 +269,7 @@ class AdvectionDiffusion(MarkovPrior):
             way = self.velocity(self.domain.points).abs().amax(dim=0) * self.timescale
             reach = reach + way / margin
         oblique = self.kernel.shear is not None or self.diffusivity is not None
-        build = lambda cross: cover(WHERE, space, lattice, reach, margin, cross)
+        build = lambda cross: cover(WHERE, space, lattice, reach, margin, cross, interpolation)
         found = build(oblique)
         if isinstance(found, Lattice) and stabilize and not found.cross and self._coarse(found):
             found = build(True)  # for the diffusion along the velocity
@@ -261,7 +283,7 @@ class AdvectionDiffusion(MarkovPrior):
 
     def _coarse(self, lattice: Lattice) -> bool:
         r"""Returns whether cells of the domain may have a Peclet number over one."""
-        if self.velocity is None:
+        if self.velocity is None or self.form.uniform:
             return False
         fastest = self.velocity(self.domain.points).abs().amax(dim=0)
         widest = lattice.spacing[~lattice.margin].amax(dim=0)
@@ -354,6 +376,13 @@ class AdvectionDiffusion(MarkovPrior):
         index = torch.arange(len(self.timeline), dtype=torch.float64)
         index = index.repeat_interleave(len(nodes))[:, None]
         return torch.cat([index, nodes.repeat(len(self.timeline), 1)], dim=-1)
+
+    def nodes(self) -> Points:
+        times, space = self.timeline.times, self.lattice.points
+        t = times.repeat_interleave(len(space))[:, None]
+        coords = torch.cat([t, space.coords.repeat(len(times), 1)], dim=-1)
+        dims, epoch = ("time", *space.dims), self.timeline.epoch
+        return Points(coords, dims, metric=space.metric, epoch=epoch)  # type: ignore[arg-type]
 
     def penalty(self) -> Float[Tensor, ""]:
         fields = (self.kappa, self.diffusivity, self.tau, self.velocity, self.initial)

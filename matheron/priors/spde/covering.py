@@ -28,10 +28,11 @@ def cover(
     lengthscale: Float[Tensor, " d"],
     margin: float,
     cross: bool,
+    interpolation: str = "linear",
 ) -> Discretization:
     r"""Returns the discretisation of a domain, with a margin of so many lengthscales.
 
-    A grid is its own lattice; points get a regular one.
+    A grid is its own lattice; points get a regular one. A discretisation stays as it is.
 
     Raises:
         ValueError: If the margin is under one lengthscale, or the lattice has other axes than
@@ -49,7 +50,8 @@ def cover(
     if lattice is None:
         lattice = domain if isinstance(domain, Grid) else regular(where, domain, lengthscale)
     _check_dims(where, domain, lattice.points)
-    return Lattice(lattice, [margin * l for l in lengthscale.tolist()], cross=cross)
+    widths = [margin * l for l in lengthscale.tolist()]
+    return Lattice(lattice, widths, cross=cross, interpolation=interpolation)
 
 
 def _check_dims(where: str, domain: Grid | Points, points: Points) -> None:

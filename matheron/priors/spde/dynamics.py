@@ -22,6 +22,7 @@ from ...linalg.cholesky import Analysis, Cholesky
 from ...linalg.sparse import Sparse
 
 SCHEMES = {"euler": 1.0, "crank-nicolson": 0.5}
+DAMPINGS = ("diffusive", "uniform")
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,27 @@ class Form:
     Arguments:
         dimension: The number of axes of space.
         alpha: The power of the operator, 2 or 4.
-        color: The color of the noise, 0, 1 or 2.
+        color: The color of the noise, from 0 to 4.
         implicit: The weight of the new field in what fades: 1 (Euler) or 1/2 (Crank-Nicolson).
+        uniform: Whether all scales fade alike.
     """
 
     dimension: int
     alpha: int
     color: int
     implicit: float
+    uniform: bool = False
 
     @classmethod
-    def of(cls, dimension: int, alpha: int, color: int, scheme: str) -> Form:
+    def of(
+        cls, dimension: int, alpha: int, color: int, scheme: str, damping: str = "diffusive"
+    ) -> Form:
         r"""Returns the form of some choices, checked."""
+        uniform = damping == "uniform"
         choices: dict[str, tuple[object, tuple[object, ...]]] = {
-            "alpha": (alpha, (2, 4)),
-            "color": (color, (0, 1, 2)),
+            "damping": (damping, DAMPINGS),
+            "alpha": (alpha, (2,) if uniform else (2, 4)),
+            "color": (color, (0, 1, 2, 3, 4)),
             "scheme": (scheme, tuple(SCHEMES)),
         }
         for name, (value, allowed) in choices.items():
@@ -55,12 +62,13 @@ class Form:
                     "Choose one."
                 )
                 raise ValueError(msg)
-        return cls(dimension, alpha, color, SCHEMES[scheme])
+        # steps that are fitted to an exponential are centred, whatever is asked for
+        return cls(dimension, alpha, color, 0.5 if uniform else SCHEMES[scheme], uniform)
 
     @property
     def spatial(self) -> int:
         r"""The power of the operator in the covariance in space."""
-        return self.alpha // 2 + self.color
+        return self.color + (0 if self.uniform else self.alpha // 2)
 
     @property
     def nu(self) -> float:
@@ -130,7 +138,8 @@ class Dynamics:
     .. math:: K = \kappa^2 C + G(H), \qquad D = K + A, \qquad
         B = D \;(\alpha = 2), \quad D C^{-1} D \;(\alpha = 4)
 
-    :math:`B` is the sum of a part by which waves fade, and of one by which they move.
+    :math:`B` is the sum of a part by which waves fade, and of one by which they move. Where all
+    scales fade alike the first is :math:`\kappa^2 C`, and :math:`K` only colors the noise.
 
     Arguments:
         form: What is chosen of the equation.
@@ -142,7 +151,8 @@ class Dynamics:
         self.form, self.coefficients, self.transport = form, coefficients, transport
         self.volume = transport.lattice.volume
         m, H = coefficients.velocity, coefficients.diffusivity
-        self.H = H if m is None else transport.diffusivity(H, m)
+        # what makes the noise alone needs no diffusion more
+        self.H = H if m is None or form.uniform else transport.diffusivity(H, m)
         self.K = transport.lattice.stiffness(self.H) + Sparse.diag(coefficients.rate * self.volume)
         self.A = None if m is None else transport.operator(m)
         if form.alpha == 4:
@@ -163,6 +173,12 @@ class Dynamics:
             return self.K
         R = power(self.K, self.volume, 2)
         return R if self.A is None else R + self.A.product(self.per_volume(self.A))
+
+    def _faded(self, step: float) -> Sparse:
+        r"""Returns what fades in a step."""
+        if not self.form.uniform:
+            return self.fading
+        return Sparse.diag((self.fitted(step) * self.volume).expand(len(self.volume)))
 
     @cached_property
     def moving(self) -> Sparse | None:
@@ -189,8 +205,12 @@ class Dynamics:
         """
         form, c = self.form, self.coefficients
         if c.tau is not None:
-            return c.tau.expand(len(self.volume))
+            fit = (self.fitted(step) / c.rate).sqrt() if form.uniform else torch.ones(1).double()
+            return (c.tau * fit).expand(len(self.volume))
         unit = limit_variance(self.H / c.rate[:, None, None], float(form.spatial)) * c.excess
+        if form.uniform:
+            level = 2 * c.variance * self.fitted(step) * c.rate**form.spatial
+            return (level / unit).sqrt().expand(len(self.volume))
         beta = form.damping * step * c.rate ** (form.alpha / 2)
         drift = self.drift if form.alpha == 4 else torch.zeros_like(beta)
         n = max(len(drift), len(beta))
@@ -206,6 +226,8 @@ class Dynamics:
         whatever the coefficients.
         """
         form = self.form
+        if form.uniform:
+            return self._uniform_stationary()
         N = power(self.K, self.volume, form.color)
         Q = power(self.K, self.volume, form.spatial) * 2.0
         if form.alpha == 4 and self.A is not None:
@@ -217,6 +239,19 @@ class Dynamics:
         w = 1 / self.tau(step)
         return Q.scale(rows=w, columns=w)
 
+    def _uniform_stationary(self) -> Sparse:
+        r"""Returns that precision where all scales fade alike, whatever the steps."""
+        w = (2 * self.coefficients.rate).sqrt() / self.tau(0.0)
+        return power(self.K, self.volume, self.form.color).scale(rows=w, columns=w)
+
+    def fitted(self, step: float) -> Float[Tensor, " n"]:
+        r"""Returns the rate whose centred steps fade as an exponential does.
+
+        .. math:: \frac{2}{\delta} \tanh \frac{\delta \kappa^2}{2}
+        """
+        half = self.coefficients.rate * (step / 2)
+        return torch.tanh(half) / (step / 2) if step > 0 else self.coefficients.rate
+
     def after(self, before: Dynamics, step: float) -> Step:
         r"""Returns the step from an earlier time to this one.
 
@@ -226,9 +261,9 @@ class Dynamics:
             (C - \delta (1 - \theta) F_{k-1} - \tfrac{\delta}{2} V_{k-1}) x_{k-1} + r_k
         """
         mass, theta = Sparse.diag(self.volume), self.form.implicit
-        ahead, behind = mass + self.fading * (theta * step), mass
+        ahead, behind = mass + self._faded(step) * (theta * step), mass
         if theta < 1:
-            behind = behind - before.fading * ((1 - theta) * step)
+            behind = behind - before._faded(step) * ((1 - theta) * step)
         if self.moving is not None and before.moving is not None:
             ahead = ahead + self.moving * (step / 2)
             behind = behind - before.moving * (step / 2)

@@ -24,15 +24,15 @@ Factorise = Callable[[Sparse], Cholesky]
 class Noise:
     r"""The noise of a step, :math:`r = C \tau \sqrt{\delta} \eta`.
 
-    :math:`\eta` is white, or has the precision :math:`K`, or :math:`K C^{-1} K`: none of them
-    asks for a root of a matrix but that of a sparse factor.
+    :math:`\eta` is white, or has the precision :math:`C (C^{-1} K)^c` for a color :math:`c`:
+    none of them asks for a root of a matrix but that of a sparse factor.
 
     Arguments:
         operator: The symmetric operator :math:`K`.
         volume: The mass :math:`C`.
         tau: The amplitude :math:`\tau`.
         step: The length :math:`\delta` of the step.
-        color: How many times :math:`K` colors the noise: 0, 1 or 2.
+        color: How many times :math:`K` colors the noise.
         factorise: What makes a factor.
     """
 
@@ -69,13 +69,10 @@ class Noise:
 
     def sample(self, z: Float[Tensor, "N size"]) -> Float[Tensor, "N size"]:
         r"""Returns the noise made of white numbers."""
-        root = self.volume.sqrt()[:, None]
-        if self.color == 0:
-            e = z / root
-        elif self.color == 1:
-            e = self.factor.sqrt_solve(z)
-        else:
-            e = self.factor.solve(root * z)
+        volume = self.volume[:, None]
+        e = self.factor.sqrt_solve(z) if self.color % 2 else z / volume.sqrt()
+        for _ in range(self.color // 2):
+            e = self.factor.solve(volume * e)
         return (self.volume * self.tau * self.step**0.5)[:, None] * e
 
 

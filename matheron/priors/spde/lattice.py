@@ -17,6 +17,7 @@ from torch import Tensor
 from typing import Any
 
 from .cells import Axis, extended
+from .cubic import cubic
 from .discretization import Discretization
 from ...domain import EARTH_RADIUS, Grid, Points
 from ...linalg.sparse import Pattern, Sparse
@@ -53,6 +54,7 @@ class Lattice(Discretization):
         growth: The ratio of a spacing of the margin to the one before it.
         periodic: The axes of the plane whose first node follows the last.
         cross: Whether diagonal neighbours are coupled, which a rotated ``H`` asks for.
+        interpolation: What is between the nodes: ``"linear"`` or ``"cubic"``.
 
     Raises:
         ValueError: If an axis has a single node and no margin, or a periodic one fewer than three.
@@ -70,7 +72,9 @@ class Lattice(Discretization):
         growth: float = 1.15,
         periodic: Sequence[str] = (),
         cross: bool = True,
+        interpolation: str = "linear",
     ) -> None:
+        self.smooth = _smooth(interpolation)
         self.axes = _axes(grid, extension, growth, periodic)
         self.cross, self.dimension = cross, len(self.axes)
         self._spans = [torch.arange(len(a.nodes)) for a in self.axes.values()]
@@ -281,17 +285,20 @@ class Lattice(Discretization):
     def _around(self, points: Points) -> tuple[Tensor, Tensor]:
         turning = {k: a for k, a in self.axes.items() if a.closed}
         if not turning or self.grid.metric == "sphere":
-            return self.grid.interpolation(points)
+            return self._between(self.grid, points)
         points = points.since(self.grid.epoch)
         columns: dict[str, Any] = {k: points.axis(k) for k in points.dims}
         for name, axis in turning.items():
             start = axis.nodes[0]
             columns[name] = start + torch.remainder(columns[name] - start, axis.period)
         cover, fold = self._cover
-        nodes, weights = cover.interpolation(
-            Points(**columns, metric=points.metric, epoch=points.epoch)
-        )
+        at = Points(**columns, metric=points.metric, epoch=points.epoch)
+        nodes, weights = self._between(cover, at)
         return fold[nodes], weights
+
+    def _between(self, grid: Grid, points: Points) -> tuple[Tensor, Tensor]:
+        linear = grid.interpolation(points)
+        return cubic(grid, points, *linear) if self.smooth else linear
 
     @cached_property
     def _cover(self) -> tuple[Grid, Int[Tensor, " n"]]:
@@ -309,6 +316,16 @@ class Lattice(Discretization):
         cover = Grid(**axes, mask=sea[at], metric=self.grid.metric, epoch=self.grid.epoch)
         rank = (sea.flatten().cumsum(0) - 1).unflatten(0, self.grid.shape)
         return cover, cover.flatten(rank[at])
+
+
+def _smooth(interpolation: str) -> bool:
+    if interpolation not in {"linear", "cubic"}:
+        msg = (
+            f"Lattice(interpolation=...): expected 'linear' or 'cubic', got {interpolation!r}. "
+            "Choose one."
+        )
+        raise ValueError(msg)
+    return interpolation == "cubic"
 
 
 def _axes(

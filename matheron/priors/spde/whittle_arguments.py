@@ -25,7 +25,9 @@ Field = ParameterField | Tensor | None
 BOUNDARIES = ("neumann", "robin", "dirichlet")
 
 
-def check_choices(nu: float, alpha: float, dimension: int, boundary: str, order: int) -> None:
+def check_choices(
+    nu: float, alpha: float, dimension: int, boundary: str, order: int | None
+) -> None:
     r"""Checks the choices that are not numbers to be learned."""
     if not nu > 1e-9:
         msg = (
@@ -39,7 +41,7 @@ def check_choices(nu: float, alpha: float, dimension: int, boundary: str, order:
             "Choose one."
         )
         raise ValueError(msg)
-    if order < 1:
+    if order is not None and order < 1:
         msg = (
             f"WhittleMatern(order=...): expected one part or more, got {order}. "
             "Two give the covariance within 1 %."

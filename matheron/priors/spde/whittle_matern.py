@@ -17,7 +17,7 @@ from .discretization import Discretization
 from .fields import ParameterField
 from .normalisation import lattice_variance, limit_variance
 from .operators import Operators
-from .rational import Part, parts
+from .rational import Part, order_for, parts
 from .whittle_arguments import (
     Field,
     as_field,
@@ -96,7 +96,10 @@ class WhittleMatern(MarkovPrior):
         boundary: The condition at the outer boundary: ``"robin"`` (the flux of a field that goes
             on outside, nearly), ``"neumann"`` (no flux) or ``"dirichlet"`` (zero).
         margin: How far the lattice goes beyond the domain, in lengthscales.
-        order: The number of fields that make a power which is not whole.
+        order: The number of fields that make a power which is not whole: by default two up to
+            ten nodes per lengthscale, three up to a hundred, else four.
+        interpolation: What the field is between the nodes: ``"linear"``, or ``"cubic"`` where it
+            is smooth and the nodes are few. A lattice that is given has its own.
 
     Raises:
         ValueError: If ``lengthscale`` is not positive, or is under two steps of the lattice; if
@@ -125,7 +128,8 @@ class WhittleMatern(MarkovPrior):
         lattice: Grid | Discretization | None = None,
         boundary: str = "robin",
         margin: float = 2.0,
-        order: int = 2,
+        order: int | None = None,
+        interpolation: str = "linear",
     ) -> None:
         super().__init__()
         self.domain, self.alpha, self.boundary = domain, float(alpha), boundary
@@ -139,7 +143,7 @@ class WhittleMatern(MarkovPrior):
         varying, constant = split_variance(variance, tau)
         self.variance_field = as_field("variance", varying, domain, ())
         self.kernel = self._kernel(lengthscale, constant, rotation)
-        self.lattice = self._cover(lattice, margin)
+        self.lattice = self._cover(lattice, margin, interpolation)
         self.parts = self._parts(order)
         self._set_trend(mean, trend)
 
@@ -166,13 +170,15 @@ class WhittleMatern(MarkovPrior):
         return kernel
 
     @torch.no_grad()
-    def _cover(self, lattice: Grid | Discretization | None, margin: float) -> Discretization:
+    def _cover(
+        self, lattice: Grid | Discretization | None, margin: float, interpolation: str
+    ) -> Discretization:
         H, kappa = self._coefficients(self.domain.points)
         H = 2 * self.nu * H / kappa.square()[:, None, None]
         check_elliptic(H)
         reach = H.diagonal(dim1=-2, dim2=-1).sqrt().amax(dim=0)
         cross = self.kernel.shear is not None or self.diffusivity is not None
-        found = cover("WhittleMatern", self.domain, lattice, reach, margin, cross)
+        found = cover("WhittleMatern", self.domain, lattice, reach, margin, cross, interpolation)
         H, kappa = self._coefficients(found.points)
         H = 2 * self.nu * H / kappa.square()[:, None, None]
         narrow = torch.linalg.inv(H).diagonal(dim1=-2, dim2=-1).rsqrt()
@@ -180,7 +186,7 @@ class WhittleMatern(MarkovPrior):
         return found
 
     @torch.no_grad()
-    def _parts(self, order: int) -> list[Part]:
+    def _parts(self, order: int | None) -> list[Part]:
         r"""Returns the parts of the power, in units of the mean of log kappa^2."""
         H, kappa = self._coefficients(self.lattice.points)
         level = kappa.square() / kappa.log().mean().mul(2).exp()
@@ -188,6 +194,9 @@ class WhittleMatern(MarkovPrior):
         top = level.max() * (1 + (steps.sum(dim=-1) / kappa.square()).quantile(0.9))
         slack = 1.0 if self.kappa is None else 0.5  # a fit may move it
         low, high = slack * level.min().item(), 2 * top.item()
+        if order is None:
+            nodes = (2 * self.nu * steps / kappa.square()[:, None] / 4).amax(dim=-1).sqrt()
+            order = order_for(nodes.median().item())
         return parts(self.alpha, self.dimension, order, low, high)
 
     def _coefficients(self, points: Points) -> tuple[Float[Tensor, "n d d"], Float[Tensor, " k"]]:
@@ -212,6 +221,9 @@ class WhittleMatern(MarkovPrior):
 
     def places(self) -> Float[Tensor, "N k"]:
         return self.lattice.places().repeat(len(self.parts), 1)
+
+    def nodes(self) -> Points:
+        return Points.join(*[self.lattice.points] * len(self.parts))
 
     def embedding(self, points: Points) -> Sparse:
         A = self.lattice.interpolation(points)
