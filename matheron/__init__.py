@@ -7,10 +7,13 @@ __version__ = "0.1.0"
 
 from . import _threads as _threads  # before torch
 from . import data as data
+from . import dynamics as dynamics
 from . import fit as fit
 from . import kernels as kernels
+from . import mappers as mappers
 from . import metrics as metrics
 from . import observations as observations
+from . import osse as osse
 from . import priors as priors
 from . import solvers as solvers
 from . import testing as testing
@@ -29,15 +32,21 @@ from .observations import MatrixObservation as MatrixObservation
 from .observations import PointObservation as PointObservation
 from .observations import Stack as Stack
 from .posterior import Posterior as Posterior
+from .priors import EOF as EOF
 from .priors import AdvectionDiffusion as AdvectionDiffusion
 from .priors import AlongTrackError as AlongTrackError
 from .priors import GaussianProcess as GaussianProcess
+from .priors import LagrangianProcess as LagrangianProcess
 from .priors import MarkovSum as MarkovSum
+from .priors import WavePackets as WavePackets
 from .priors import WhittleMatern as WhittleMatern
 from .reconstruct import reconstruct as reconstruct
+from .solvers import DINEOF as DINEOF
 from .solvers import ConjugateGradient as ConjugateGradient
+from .solvers import ExpansionGradient as ExpansionGradient
 from .solvers import InducingPoints as InducingPoints
 from .solvers import Kriging as Kriging
+from .solvers import LocalKriging as LocalKriging
 from .solvers import SparseCholesky as SparseCholesky
 from .solvers import Taper as Taper
 from .solvers import Vecchia as Vecchia

@@ -12,8 +12,10 @@ from torch import Generator, Tensor
 
 from .observations import LinearObservation
 from .priors.base import GaussianPrior, KernelPrior
+from .priors.expansion import ExpansionPrior
 from .priors.markov import MarkovPrior
 from .solvers.base import Solver
+from .solvers.expansion_gradient import ExpansionGradient
 from .solvers.kriging import Kriging
 from .solvers.sparse_cholesky import SparseCholesky
 from .solvers.vecchia import Vecchia
@@ -33,6 +35,10 @@ def automatic(prior: GaussianPrior, observation: LinearObservation) -> tuple[Sol
         'Kriging: exact, as 1 data and 2 nodes are few'
     """
     m, n = len(observation.points), len(prior.domain)
+    if isinstance(prior, ExpansionPrior) and m + n > 6000:
+        return ExpansionGradient(), f"ExpansionGradient: by its basis, as {m} data are many"
+    if isinstance(prior, ExpansionPrior):
+        return Kriging(), f"Kriging: exact, as {m} data and {n} nodes are few"
     if isinstance(prior, MarkovPrior):
         return SparseCholesky(), f"SparseCholesky: exact, as {type(prior).__name__} is sparse"
     if m <= 3000 and m + n <= 6000:

@@ -20,7 +20,7 @@ from torch.testing import assert_close
 from .domain import Grid, Points
 from .kernels import Kernel
 from .observations import LinearObservation, Observation, PointObservation
-from .posterior import GaussianConditional, Posterior
+from .posterior import Conditional, GaussianConditional, Posterior
 from .priors.base import Denoising, Energy, GaussianPrior, Prior, Sampling
 from .solvers.base import LikelihoodSolver, Solver
 
@@ -260,7 +260,7 @@ def _place(observation: LinearObservation, v: Float[Tensor, " m"]) -> Float[Tens
     return torch.zeros(observation.size, dtype=torch.float64).index_put((rank,), v)
 
 
-def _check_batch(conditional: GaussianConditional, y: Float[Tensor, " k"]) -> None:
+def _check_batch(conditional: Conditional, y: Float[Tensor, " k"]) -> None:
     batch = torch.stack([y, 2 * y, torch.zeros_like(y)])
     each = torch.stack([conditional.estimate(v) for v in batch])
     assert_close(conditional.estimate(batch), each, rtol=1e-9, atol=1e-9)
@@ -269,7 +269,7 @@ def _check_batch(conditional: GaussianConditional, y: Float[Tensor, " k"]) -> No
 
 
 def _check_equivariance(
-    conditional: GaussianConditional,
+    conditional: Conditional,
     prior: GaussianPrior,
     observation: LinearObservation,
     y: Float[Tensor, " k"],

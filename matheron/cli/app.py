@@ -19,12 +19,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from .border import Names, output_folder, say
+from .challenge import challenge_files, check_plain, show_challenge
+from .comparing import compare_methods
 from .demonstrate import demonstrate
+from .fetch import download, fetch_command
 from .mapping import Request, fit_model, make_map
 from .model import Model
-from .scoring import read_like, score_files, show_scores
+from .osse import make_osse, next_command
+from .product import Heights, Product
+from .scoring import check_truth, read_like, score_files, show_scores
 from .settings import Settings
 from ..data import check_output, describe, read, read_map
+from ..data.product import as_field
+from ..mappers import MAPPERS
 from ..report import report as write_report
 
 app = typer.Typer(
@@ -53,6 +60,16 @@ Alpha = Annotated[
 Velocity = Annotated[
     str | None,
     typer.Option(help="Currents (ugos, vgos) or heights (adt), for advection-diffusion."),
+]
+Mdt = Annotated[
+    Path | None,
+    typer.Option(help="A mean dynamic topography (a file, or a column): SLA becomes ADT."),
+]
+Lwe = Annotated[
+    str, typer.Option(help="keep or remove the long-wavelength correction of the product.")
+]
+Quantity = Annotated[
+    str | None, typer.Option(help="adt or sla: what to map with --mdt, or what the data are.")
 ]
 Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="CSV, Parquet or NetCDF.")]
 
@@ -94,6 +111,9 @@ def fit(
     metric: Annotated[str | None, typer.Option(help="sphere or plane.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings, as TOML.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the model that is there.")] = False,
+    mdt: Mdt = None,
+    lwe: Lwe = "keep",
+    quantity: Quantity = None,
     alpha: Alpha = None,
     velocity: Velocity = None,
     seed: GivenSeed = None,
@@ -114,7 +134,8 @@ def fit(
         seed=seed,
     )
     folder = output_folder(output, resume)
-    data = read(files, variable, **Names(lon, lat, time, x, y).given())
+    names = Names(lon, lat, time, x, y).given()
+    data = read(files, variable, mdt=mdt, lwe=lwe, quantity=quantity, **names)
     start = Model.load(folder) if resume and (folder / "model.json").exists() else None
     model = fit_model(data, settings, start)
     model.save(folder)
@@ -139,6 +160,18 @@ def map_(
     ] = None,
     at: Annotated[Path | None, typer.Option(help="A table of points, instead of a grid.")] = None,
     members: Annotated[int, typer.Option(min=0, help="The number of members.")] = 0,
+    mdt: Mdt = None,
+    lwe: Lwe = "keep",
+    quantity: Quantity = None,
+    product: Annotated[
+        str, typer.Option(help="field, or l4: names and units of the L4 products of sea level.")
+    ] = "field",
+    currents: Annotated[
+        bool, typer.Option(help="Add the geostrophic currents of the mean (--product l4).")
+    ] = False,
+    pack: Annotated[
+        bool, typer.Option(help="Write heights as 32-bit integers, to 0.1 mm.")
+    ] = False,
     alpha: Alpha = None,
     velocity: Velocity = None,
     seed: GivenSeed = None,
@@ -162,14 +195,30 @@ def map_(
         seed=seed,
     )
     names = Names(lon, lat, time, x, y)
-    request = Request(files, variable, names, grid, at, members, output, model)
+    request = Request(
+        files,
+        variable,
+        names,
+        grid,
+        at,
+        members,
+        output,
+        model,
+        Heights(mdt, lwe, quantity),
+        Product(product, currents, pack),
+    )
     make_map(request, settings, command="matheron " + shlex.join(sys.argv[1:]))
 
 
-@app.command(epilog="Example: matheron score map.nc --truth truth.nc")
+@app.command(epilog="Example: matheron score map.nc --truth truth.nc --definition robust")
 def score(
     prediction: Annotated[Path, typer.Argument(help="A map, or a table with predictions.")],
-    truth: Annotated[Path, typer.Option(help="The truth: a map, or a table of data.")],
+    truth: Annotated[
+        Path | None, typer.Option(help="The truth: a map, or a table of data.")
+    ] = None,
+    tracks: Annotated[
+        Path | None, typer.Option(help="Independent data along tracks, of one mission.")
+    ] = None,
     variable: Variable = None,
     observations: Annotated[
         Path | None, typer.Option(help="The data of the map: scores by distance to them.")
@@ -178,10 +227,35 @@ def score(
         bool | None,
         typer.Option(help="Whether the truth holds noise; by default only tables do."),
     ] = None,
+    definition: Annotated[
+        str | None,
+        typer.Option(help="odc2020a, oceanbench, odc2021a, ocb, regimes or robust."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="published: the rows of the leaderboard beside, other data.")
+    ] = None,
+    mdt: Mdt = None,
+    lwe: Lwe = "keep",
+    seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Score a map or a table against the truth."""
-    scores = score_files(prediction, truth, variable, observations, noisy)
+    """Score a map or a table against the truth, or under a definition of the data challenges."""
+    if definition is not None:
+        found = challenge_files(
+            prediction,
+            truth,
+            tracks,
+            definition,
+            variable=variable,
+            mdt=mdt,
+            lwe=lwe,
+            seed=seed,
+        )
+        text, plain = show_challenge(found, against)
+        typer.echo(json.dumps(plain, indent=1) if as_json else text)
+        return
+    check_plain(against, mdt)
+    scores = score_files(prediction, check_truth(truth, tracks), variable, observations, noisy)
     typer.echo(json.dumps(scores, indent=1) if as_json else show_scores(scores))
 
 
@@ -200,7 +274,7 @@ def report(
     name = read_map(map_file, variable).variable
     with xr.open_dataset(map_file) as dataset:
         page = write_report(
-            dataset.load(),
+            as_field(dataset.load(), name),
             output,
             truth=None if truth is None else _truth(truth, name),
             observations=None if observations is None else read_like(observations, name),
@@ -208,6 +282,96 @@ def report(
             generator=torch.Generator().manual_seed(seed),
         )
     say(f"wrote {page}")
+
+
+@app.command(epilog="Example: matheron osse --constellation 4nadirs,swot --days 12 -o osse")
+def osse(
+    preset: Annotated[
+        str, typer.Option(help="gulfstream, mediterranean, quiet or sediment.")
+    ] = "gulfstream",
+    constellation: Annotated[
+        str | None,
+        typer.Option(
+            help="1nadir, 4nadirs (the default), 7nadirs, missions, or several: 4nadirs,swot; for "
+            "sediment clouds (the default), random or both."
+        ),
+    ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="none (the default), white, karin or full; for sediment none or lognormal (the "
+            "default)."
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="The seed of the ocean and of the errors.")
+    ] = 0,
+    days: Annotated[
+        int | None, typer.Option(help="Days, a third of them spin-up; those of 2020a. [63]")
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Add another ocean to train on, 272 days for 63.")
+    ] = False,
+    size: Annotated[
+        int | None, typer.Option(help="The nodes of the ocean on a side; fewer is faster. [128]")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the experiment that is there.")
+    ] = False,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder.")] = Path("osse"),
+) -> None:
+    """Make an ocean that is known everywhere, and what satellites would have seen of it."""
+    made = make_osse(output, preset, constellation, noise, seed, days, train, size, force)
+    typer.echo(made)
+    say(f"next: {next_command(output, preset)}")
+
+
+@app.command(epilog="Example: matheron compare osse --methods oi-odc2020a,oi -o leaderboard")
+def compare(
+    folder: Annotated[Path, typer.Argument(metavar="OSSE", help="A folder of `matheron osse`.")],
+    methods: Annotated[
+        str, typer.Option(help=f"Names with commas between: {', '.join(MAPPERS)}.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder.")] = Path(
+        "leaderboard"
+    ),
+    step: Annotated[
+        float | None, typer.Option(help="The step of the maps, in degrees. [0.2]")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="The observations to map from, e.g. jason1,geosat2. [all]")
+    ] = None,
+    members: Annotated[int, typer.Option(min=0, help="The number of members to keep.")] = 0,
+    against: Annotated[
+        str | None, typer.Option(help="published: the rows of the 2020a challenge, other data.")
+    ] = None,
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="Map again what is there.")] = False,
+) -> None:
+    """Map an experiment by several methods: one table, pictures, every score and run time."""
+    typer.echo(compare_methods(folder, methods, output, step, only, members, against, seed, force))
+
+
+@app.command(epilog="Example: matheron fetch l4 --box=-65:-55,33:43 --start 2017-01-01")
+def fetch(
+    product: Annotated[
+        str, typer.Argument(help="l4, l4-nrt, l3-SAT, l3-nrt-SAT (e.g. l3-j3), mdt or glorys.")
+    ],
+    box: Annotated[str | None, typer.Option(help="lon0:lon1,lat0:lat1.")] = None,
+    start: Annotated[str | None, typer.Option(help="The first date.")] = None,
+    end: Annotated[str | None, typer.Option(help="The last date.")] = None,
+    variable: Annotated[list[str] | None, typer.Option(help="A variable; repeat it.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file.")] = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Run the command, rather than print it.")
+    ] = False,
+) -> None:
+    """Print the command that fetches a product of Copernicus Marine, or run it."""
+    command = fetch_command(product, box, start, end, output, variable or ())
+    if run:
+        download(command)
+    else:
+        typer.echo(shlex.join(command))
 
 
 def _truth(path: Path, variable: str) -> Any:

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 import warnings
-import xarray as xr
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
 from jaxtyping import Float
@@ -22,7 +21,7 @@ from typing import Any
 
 from .border import Names, say, working
 from .model import Model
-from .parameters import with_parameters
+from .product import Heights, Product, write_map
 from .settings import MARKOV, Settings
 from .structure import Law
 from .velocity import read_velocity
@@ -30,11 +29,10 @@ from ..data import (
     InputError,
     Observations,
     check_output,
-    map_dataset,
     parse_grid,
+    quantity_of,
     read,
     read_points,
-    write_dataset,
     write_table,
 )
 from ..domain import Grid, Points
@@ -65,6 +63,8 @@ class Request:
     members: int
     output: Path
     model: Path | None = None
+    heights: Heights = field(default_factory=Heights)
+    product: Product = field(default_factory=Product)
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ def _metric_of(model: Model, data: Observations, settings: Settings) -> str:
     r"""Returns the metric of a model, once its axes are known to be those of the data."""
     model.check(data.points.dims)
     _check_method(model, settings)
+    _check_height(model, data)
     for name in ("trend", "metric"):
         if getattr(settings, name) not in {None, getattr(model, name)}:
             say(f"note: the {name} is that of the model, '{getattr(model, name)}'")
@@ -138,6 +139,18 @@ def _check_method(model: Model, settings: Settings) -> None:
     for name in ("alpha", "velocity"):
         if getattr(settings, name) is not None:
             say(f"note: {name} is that of the model")
+
+
+def _check_height(model: Model, data: Observations) -> None:
+    r"""Refuses a model of anomalies for absolute heights: they differ by the mean currents."""
+    fitted = quantity_of(model.variable)
+    same = "sla" not in {fitted, data.quantity} or fitted == data.quantity
+    if not same and fitted in {"sla", "adt"} and data.quantity != "unknown":
+        msg = (
+            f"map(model=...): expected {fitted}, as the model was fitted on, got {data.quantity} "
+            f"('{data.variable}'). Add --mdt FILE, or fit a model again."
+        )
+        raise InputError(msg)
 
 
 def _check_members(members: int, nodes: int) -> None:
@@ -304,8 +317,11 @@ def make_map(request: Request, settings: Settings, command: str = "") -> None:
     r"""Maps some data, and writes the map whole or not at all."""
     _check_target(request)
     check_output(request.output, (".nc",) if request.at is None else (".csv", ".parquet"))
+    request.product.check(request.output, request.at)
     model = None if request.model is None else Model.load(request.model)
-    data = read(list(request.files), request.variable, **request.names.given())
+    names: dict[str, Any] = {**request.names.given(), **asdict(request.heights)}
+    data = read(list(request.files), request.variable, **names)
+    request.product.check_quantity(data)
     metric = settings.metric if model is None else _metric_of(model, data, settings)
     target = _target(request, data, metric)
     _check_members(request.members, len(target.domain))
@@ -327,6 +343,7 @@ def make_map(request: Request, settings: Settings, command: str = "") -> None:
     attributes = {
         "command": command,
         "seed": settings.seed,
+        "method": settings.method,
         "version": version("matheron"),
         "history": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {command}",
         "model": model.structure or "given",
@@ -335,7 +352,7 @@ def make_map(request: Request, settings: Settings, command: str = "") -> None:
         "noise_std": model.typical_noise,
     }
     with working(f"write {request.output}"):
-        _write(request.output, target, data, fields, attributes, model.law)
+        _write(request, target, data, fields, attributes, model.law)
 
 
 def _fields(
@@ -358,7 +375,7 @@ def _datum_variance(observation: LinearObservation) -> float:
 
 
 def _write(
-    path: Path,
+    request: Request,
     target: Target,
     data: Observations,
     fields: dict[str, Tensor],
@@ -366,22 +383,11 @@ def _write(
     law: Law,
 ) -> None:
     if target.table is not None:
-        write_table(_table(target.table, data.variable, fields), path)
+        write_table(_table(target.table, data.variable, fields), request.output)
         return
     assert isinstance(target.domain, Grid)
-    dataset: xr.Dataset = map_dataset(
-        target.domain,
-        fields[""],
-        fields["_std"],
-        fields["_obs_std"],
-        fields.get("_member"),
-        variable=data.variable,
-        units=data.units,
-        long_name=data.long_name,
-        standard_name=data.attributes.get("standard_name", ""),
-        attributes=attributes,
-    )
-    write_dataset(with_parameters(dataset, law, target.domain), path)
+    where = (request.output, target.domain)
+    write_map(*where, data, fields, attributes, law, request.product, request.grid)
 
 
 def _table(table: pd.DataFrame, variable: str, fields: dict[str, Tensor]) -> pd.DataFrame:

@@ -2,7 +2,7 @@ r"""Scores of a map or of a table against the truth."""
 
 from __future__ import annotations
 
-__all__ = ["TITLES", "read_like", "score_files", "show_scores"]
+__all__ = ["TITLES", "check_truth", "read_like", "score_files", "show_scores"]
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,9 @@ from pathlib import Path
 from torch import Tensor
 from typing import Any
 
+from .border import say
 from ..data import InputError, Map, Observations, read, read_map
+from ..data.quantity import check_same
 from ..data.tables import open_table
 from ..domain import Grid, Points
 from ..metrics.scores import summary
@@ -70,6 +72,20 @@ def score_files(
     return found
 
 
+def check_truth(truth: Path | None, tracks: Path | None) -> Path:
+    r"""Returns what a map is scored against: the truth, or tracks, one of the two.
+
+    Raises:
+        InputError: If neither or both are given.
+    """
+    given = [p for p in (truth, tracks) if p is not None]
+    if len(given) != 1:
+        got = "both" if given else "neither"
+        msg = f"score(truth, tracks): expected one of the two, got {got}. Give --truth FILE."
+        raise InputError(msg)
+    return given[0]
+
+
 def _scores(pairs: Pairs, std: Tensor | None, members: Tensor | None) -> dict[str, float]:
     if std is None:
         error = pairs.mean - pairs.truth
@@ -110,6 +126,9 @@ def _map_pairs(prediction: Path, truth: Path, variable: str | None) -> Pairs:
     chart = read_map(prediction, variable)
     data = read_like(truth, variable or chart.variable, "time" not in chart.grid.dims)
     _check_dims(truth, data, chart.grid)
+    told = check_same(chart, data)
+    if told:
+        say(f"note: {told}")
     inside = _inside(chart.grid, data.points)
     points = data.points[inside]
     if len(points) == 0:

@@ -8,10 +8,15 @@ __all__ = [
     "InputError",
     "Map",
     "Observations",
+    "MeanTopography",
     "check_output",
+    "check_same",
     "describe",
+    "geostrophic_currents",
+    "l4_dataset",
     "map_dataset",
     "parse_grid",
+    "quantity_of",
     "read",
     "read_map",
     "read_points",
@@ -19,9 +24,13 @@ __all__ = [
     "write_table",
 ]
 
+from .currents import geostrophic_currents
 from .describe import Description, describe
 from .errors import InputError
 from .maps import Map, read_map
+from .product import l4_dataset
+from .quantity import check_same, quantity_of
 from .read import Groups, Observations, read
 from .targets import parse_grid, read_points
+from .topography import MeanTopography
 from .write import check_output, map_dataset, write_dataset, write_table

@@ -13,24 +13,11 @@ from pathlib import Path
 from .errors import InputError
 from .files import TABLES, check_file, expand
 from .longitude import branch_of
-from .names import clean
 from .netcdf import netcdf_variables
+from .quantity import words_of
 from .read import Observations, read
 from .tables import table_variables
 
-HEIGHTS = {
-    "sea_surface_height_above_sea_level": "sea level anomaly (SLA)",
-    "sea_surface_height_above_geoid": "absolute dynamic topography (ADT)",
-    "sea_surface_height_above_reference_ellipsoid": "sea surface height above the ellipsoid",
-}
-STEMS = {
-    "sla": HEIGHTS["sea_surface_height_above_sea_level"],
-    "ssha": HEIGHTS["sea_surface_height_above_sea_level"],
-    "adt": HEIGHTS["sea_surface_height_above_geoid"],
-    "zos": HEIGHTS["sea_surface_height_above_geoid"],
-    "ssh": "sea surface height (SSH): above the geoid, or an anomaly? ask the producer",
-    "sossheig": "sea surface height (SSH) of a model",
-}
 LARGEST_HEIGHT = 5.0
 """The largest sea level, in metres: above, it is likely in centimetres."""
 
@@ -106,7 +93,7 @@ def _facts(data: Observations) -> dict[str, str]:
     values = data.values.numpy()
     facts = {
         "name": data.long_name,
-        "quantity": _quantity(data),
+        "quantity": words_of(data.variable, data.attributes),
         "units": data.units or "not stated",
         "kind": repr(data.grid) if data.grid is not None else "scattered points",
         "values": f"{len(data)} of {total} ({data.dropped / total:.1%} missing)",
@@ -123,13 +110,6 @@ def _facts(data: Observations) -> dict[str, str]:
         "done": "; ".join(data.notes),
     }
     return {k: v for k, v in facts.items() if v}
-
-
-def _quantity(data: Observations) -> str:
-    r"""Names a sea level: by the variable, else by the standard name, which is often wrong."""
-    stem = next((k for k in STEMS if clean(data.variable).startswith(k)), "")
-    named = HEIGHTS.get(data.attributes.get("standard_name", ""), "")
-    return STEMS.get(stem, "") if stem not in {"", "ssh"} or not named else named
 
 
 def _extent(data: Observations, axis: str) -> str:
@@ -154,7 +134,7 @@ def _missions(data: Observations) -> str:
 
 def _warnings(data: Observations) -> list[str]:
     v, values = data.variable, data.values.numpy()
-    is_height = bool(_quantity(data))
+    is_height = bool(words_of(data.variable, data.attributes))
     told = {
         f"'{v}' has no units": not data.units,
         f"'{v}' reaches {np.abs(values).max():.4g}: are its units metres?": is_height

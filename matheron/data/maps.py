@@ -33,6 +33,7 @@ class Map:
         obs_std: The std of a new datum, with shape :math:`(n)`, if the file has it.
         members: The ensemble, with shape :math:`(size, n)`, if the file has it.
         units: The units of the field, or nothing.
+        quantity: Which sea level it is: ``"sla"``, ``"adt"``, ``"ssh"``, or ``"unknown"``.
     """
 
     grid: Grid
@@ -42,6 +43,7 @@ class Map:
     obs_std: Float[Tensor, " n"] | None = None
     members: Float[Tensor, "size n"] | None = None
     units: str = ""
+    quantity: str = "unknown"
 
 
 def read_map(path: str | Path, variable: str | None = None) -> Map:
@@ -72,8 +74,8 @@ def read_map(path: str | Path, variable: str | None = None) -> Map:
     with open_netcdf(path) as ds:
         ds, _ = on_lattice(Path(path), ds, data.names, data.variable)
         parts = {
-            part: _part(ds, f"{data.variable}_{part}", [data.names[k] for k in grid.dims], grid)
-            for part in ("std", "obs_std", "member")
+            part: _part(ds, names, [data.names[k] for k in grid.dims], grid)
+            for part, names in _names_of(data.variable).items()
         }
     return Map(
         grid=grid,
@@ -83,11 +85,23 @@ def read_map(path: str | Path, variable: str | None = None) -> Map:
         obs_std=parts["obs_std"],
         members=parts["member"],
         units=data.units,
+        quantity=data.quantity,
     )
 
 
-def _part(ds: xr.Dataset, name: str, dims: list[str], grid: Grid) -> Tensor | None:
-    if name not in ds or not set(dims) <= set(ds[name].dims):
+def _names_of(variable: str) -> dict[str, tuple[str, ...]]:
+    r"""Returns the usual names of the parts of a map: ours, and those of the L4 products."""
+    formal = ("err_sla", "err") if variable in ("sla", "adt") else ()
+    return {
+        "std": (f"{variable}_std", f"err_{variable}", *formal),
+        "obs_std": (f"{variable}_obs_std",),
+        "member": (f"{variable}_member",),
+    }
+
+
+def _part(ds: xr.Dataset, names: tuple[str, ...], dims: list[str], grid: Grid) -> Tensor | None:
+    name = next((n for n in names if n in ds and set(dims) <= set(ds[n].dims)), None)
+    if name is None:
         return None
     values = ds[name].transpose(..., *dims).values.astype(np.float64)
     return grid.flatten(torch.as_tensor(values))

@@ -57,7 +57,10 @@ STANDARD_NAMES = {
     "x": ("projection_x_coordinate",),
     "y": ("projection_y_coordinate",),
 }
-INSTRUMENTS = ("mission", "platform", "satellite", "sensor", "instrument", "platform_name")
+INSTRUMENTS = (
+    *("mission", "platform", "satellite", "sensor", "instrument", "platform_name"),
+    "platform_id",
+)
 GROUPS = (*INSTRUMENTS, "source")
 PASSES = ("segment", "pass_id", "pass", "pass_number", "track", "track_id", "track_number")
 CYCLES = ("cycle", "cycle_number")
@@ -66,8 +69,8 @@ LAND_IS_ONE = ("lsm", "land_mask", "landmask", "land_sea_mask")
 INDICES = ("index", "level_0", "row", "fid", "id")
 FLAGS = (
     *("crs", "flag", "flags", "quality", "quality_flag", "quality_level", "validation"),
-    *("cross_track_distance", "i_num_line"),
-    *("i_num_pixel", "flag_ice"),
+    *("cross_track_distance", "x_ac", "i_num_line"),
+    *("i_num_pixel", "flag_ice", "platform_type", "lat_nadir", "lon_nadir"),
 )
 NOISES = ("noise_std", "obs_std", "measurement_error", "error", "err", "error_std", "std_error")
 
@@ -257,7 +260,8 @@ def find_noise(variable: str, names: Sequence[str]) -> str | None:
     v = clean(variable)
     specific = [f"{v}_{s}" for s in ("std", "error", "err", "noise", "sigma", "uncertainty")]
     bare = {clean(n): n for n in names if n != variable}
-    for alias in (*specific, f"err_{v}", f"error_{v}", *NOISES):
+    shared = () if re.match(r"[uv]gos", v) else NOISES  # 'err' is that of the height, in metres
+    for alias in (*specific, f"err_{v}", f"error_{v}", *shared):
         if alias in bare:
             return bare[alias]
     return None
@@ -281,7 +285,7 @@ def pick_variable(
         found = find_name(asked, names)
         if found is None:
             known = f"one of {listed(candidates)} in {path}"
-            cure = closest(asked, [*candidates, *names])
+            cure = closest(asked, dict.fromkeys([*candidates, *names]))
             raise refuse(call("read", variable=asked), known, f"'{asked}'", cure)
         return found
     candidates = _measured(candidates)

@@ -16,7 +16,7 @@ import numpy as np
 import warnings
 import xarray as xr
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from scipy.io import netcdf_file
 
@@ -32,10 +32,12 @@ from .names import (
     PASSES,
     clean,
     find_coordinates,
+    find_noise,
     is_flag,
     pick_variable,
     spare_coordinates,
 )
+from .quantity import principal, quantity_of
 from .source import Source
 from .times import decode_time
 
@@ -43,6 +45,11 @@ BROKEN = (OSError, RuntimeError, ValueError, LookupError, AttributeError, TypeEr
 """What the readers raise on damaged files."""
 
 SPHERE = ("lat", "lon")
+Taker = Callable[[xr.Variable, xr.DataArray], np.ndarray]
+SHARED = (
+    *(*INSTRUMENTS, "title"),
+    *("time_coverage_start", "time_coverage_begin", "time_coverage_end", "time_coverage_stop"),
+)
 KEPT = ("units", "long_name", "standard_name", "cell_methods", "comment")
 
 
@@ -98,9 +105,11 @@ def netcdf_source(
     with open_netcdf(path) as ds:
         names = coordinate_names(path, ds, asked)
         others, candidates = _candidates(ds, names)
-        chosen = pick_variable(path, variable, [c for c in candidates if c != noise], others)
+        left = principal([c for c in candidates if c != noise])
+        chosen = pick_variable(path, variable, left, others)
         ds, notes = _tidy(path, ds, names, chosen)
-        source = _read(path, ds, names, chosen)
+        unread = _unread(candidates, chosen, noise)
+        source = _read(path, ds, names, chosen, unread)
         source.notes = notes + source.notes
         return source
 
@@ -134,6 +143,18 @@ def _measures(ds: xr.Dataset, name: str, names: Mapping[str, str]) -> bool:
     return v.dtype.kind in "fiu" and not apart and v.size > 0 and located <= set(v.dims)
 
 
+def _unread(candidates: Sequence[str], chosen: str, noise: str | None) -> set[str]:
+    r"""Returns the other fields of a swath of sea level, that fill the memory for nothing.
+
+    What corrects or weighs the chosen one is none of them.
+    """
+    if quantity_of(chosen) == "unknown":
+        return set()
+    kept = {chosen, noise, find_noise(chosen, candidates)}
+    kept |= {c for c in candidates if clean(c) in ("lwe", "mdt")}
+    return set(candidates) - kept
+
+
 def _tidy(
     path: Path, ds: xr.Dataset, names: dict[str, str], chosen: str
 ) -> tuple[xr.Dataset, list[str]]:
@@ -164,7 +185,9 @@ def _tidy_time(ds: xr.Dataset, names: dict[str, str], chosen: str) -> tuple[xr.D
     return ds.isel(dict.fromkeys(ds[name].dims, 0)).expand_dims(name), []
 
 
-def _read(path: Path, ds: xr.Dataset, names: dict[str, str], chosen: str) -> Source:
+def _read(
+    path: Path, ds: xr.Dataset, names: dict[str, str], chosen: str, unread: set[str]
+) -> Source:
     degrees = "".join(str(ds[n].attrs.get("units", "")) for k, n in names.items() if k in SPHERE)
     if set(SPHERE) <= names.keys():
         lat, lon = (numbers_of(path, k, names[k], ds[names[k]].values) for k in SPHERE)
@@ -175,18 +198,41 @@ def _read(path: Path, ds: xr.Dataset, names: dict[str, str], chosen: str) -> Sou
     gridded = is_lattice(ds, names, chosen)
     if gridded:
         ds, notes = on_lattice(path, ds, names, chosen)
-    source = _flat(path, ds, names, chosen)
+    if not gridded and ds[chosen].ndim > 1:
+        ds = ds.drop_vars(unread)
+    source = _flat(path, ds, names, chosen, gridded)
     source.degrees = degrees.lower()
     source.notes = [*notes, *_unpack(path, ds[chosen], source)]
     if gridded:
-        source.axes = {k: _coordinate(path, k, ds[n], ds[n]) for k, n in names.items()}
+        source.axes = {k: _coordinate(path, k, ds[n], _spread, ds[n]) for k, n in names.items()}
         source.sea = _sea(ds, names, source)
     return source
 
 
-def _flat(path: Path, ds: xr.Dataset, names: dict[str, str], chosen: str) -> Source:
-    dims = ds[chosen].dims
+def _flat(path: Path, ds: xr.Dataset, names: dict[str, str], chosen: str, gridded: bool) -> Source:
+    r"""Returns the columns of a file, whole; those of a swath where it has values only."""
     like = ds[chosen]
+    _check_dims(ds, names, chosen)
+    values = numbers_of(path, "variable", chosen, like.values)
+    kept = None if gridded or like.ndim < 2 else np.flatnonzero(~np.isnan(values))
+    take = _spread if kept is None else _picker(kept, like)
+    others = [str(n) for n in ds.variables if n not in (*names.values(), chosen)]
+    wide = [n for n in others if ds[n].dims and set(ds[n].dims) <= set(like.dims)]
+    return Source(
+        path=path,
+        variable=chosen,
+        coords={k: _coordinate(path, k, ds[n], take, like) for k, n in names.items()},
+        names=names,
+        values=values if kept is None else values[kept],
+        columns={n: _column(ds[n], take, like) for n in wide if n not in like.dims},
+        attributes=_attributes(ds, chosen),
+        rows=kept,
+        total=values.size,
+    )
+
+
+def _check_dims(ds: xr.Dataset, names: Mapping[str, str], chosen: str) -> None:
+    dims = ds[chosen].dims
     for k, n in names.items():
         if not set(ds[n].dims) <= set(dims):
             raise refuse(
@@ -195,26 +241,17 @@ def _flat(path: Path, ds: xr.Dataset, names: dict[str, str], chosen: str) -> Sou
                 str(dims),
                 f"Choose another variable, or name the coordinates, e.g. --{k} NAME",
             )
-    others = [str(n) for n in ds.variables if n not in (*names.values(), chosen)]
-    wide = [n for n in others if ds[n].dims and set(ds[n].dims) <= set(dims)]
-    return Source(
-        path=path,
-        variable=chosen,
-        coords={k: _coordinate(path, k, ds[n], like) for k, n in names.items()},
-        names=names,
-        values=numbers_of(path, "variable", chosen, ds[chosen].values),
-        columns={n: _column(ds[n], like) for n in wide if n not in dims},
-        attributes=_attributes(ds, chosen),
-    )
 
 
-def _coordinate(path: Path, axis: str, da: xr.DataArray, like: xr.DataArray) -> np.ndarray:
+def _coordinate(
+    path: Path, axis: str, da: xr.DataArray, take: Taker, like: xr.DataArray
+) -> np.ndarray:
     if axis == "time":
         units, calendar = da.attrs.get("units", ""), da.attrs.get("calendar", "standard")
         flat = decode_time(path, da.values, str(units), str(calendar))
     else:
         flat = numbers_of(path, axis, str(da.name), da.values)
-    return _spread(xr.Variable(da.dims, flat.reshape(da.shape)), like)
+    return take(xr.Variable(da.dims, flat.reshape(da.shape)), like)
 
 
 def _spread(variable: xr.Variable, like: xr.DataArray) -> np.ndarray:
@@ -223,8 +260,19 @@ def _spread(variable: xr.Variable, like: xr.DataArray) -> np.ndarray:
     return np.ascontiguousarray(variable.transpose(*like.dims).values).ravel()
 
 
-def _column(da: xr.DataArray, like: xr.DataArray) -> np.ndarray:
-    values = _spread(da.variable, like)
+def _picker(kept: np.ndarray, like: xr.DataArray) -> Taker:
+    r"""Returns what takes a variable on some dims of another at some nodes; matched by name."""
+    index = dict(zip(like.dims, np.unravel_index(kept, like.shape), strict=True))
+
+    def take(variable: xr.Variable, _like: xr.DataArray) -> np.ndarray:
+        values = np.asarray(variable.values)
+        return values[tuple(index[d] for d in variable.dims)] if variable.dims else values
+
+    return take
+
+
+def _column(da: xr.DataArray, take: Taker, like: xr.DataArray) -> np.ndarray:
+    values = take(da.variable, like)
     return values.astype(np.float64) if values.dtype.kind in "fiu" else values.astype(object)
 
 
@@ -232,7 +280,7 @@ def _attributes(ds: xr.Dataset, chosen: str) -> dict[str, str]:
     own = {k: str(ds[chosen].attrs[k]) for k in KEPT if k in ds[chosen].attrs}
     if "units" not in own and "unit" in ds[chosen].attrs:
         own["units"] = str(ds[chosen].attrs["unit"])
-    shared = {k: str(v) for k, v in ds.attrs.items() if k.lower() in (*INSTRUMENTS, "title")}
+    shared = {k: str(v) for k, v in ds.attrs.items() if str(k).lower() in SHARED}
     return {**shared, **own}
 
 

@@ -22,10 +22,10 @@ from .checks import all_missing, check_coordinates, check_fill
 from .errors import call, refuse
 from .files import TABLES, check_file, expand
 from .longitude import one_branch
+from .missions import add_platform, date_files, label_missions
 from .names import (
     CYCLES,
     GROUPS,
-    INSTRUMENTS,
     MASKS,
     PASSES,
     clean,
@@ -35,9 +35,11 @@ from .names import (
     is_index,
 )
 from .netcdf import netcdf_source
+from .quantity import quantity_of
 from .source import Source, merge
 from .tables import table_source
 from .times import encode_time, epoch_of
+from .topography import as_heights, check_quantities
 from ..domain import Grid, Points
 
 
@@ -111,6 +113,11 @@ class Observations:
         return self.points.epoch
 
     @property
+    def quantity(self) -> str:
+        r"""Which sea level it is: ``"sla"``, ``"adt"``, ``"ssh"``, or ``"unknown"``."""
+        return quantity_of(self.variable, self.attributes)
+
+    @property
     def duplicates(self) -> int:
         r"""The number of values that differ from the first one at the very same coordinates.
 
@@ -133,12 +140,21 @@ def read(
     z: str | None = None,
     noise: str | None = None,
     squeeze: bool = True,
+    mdt: str | Path | None = None,
+    lwe: str = "keep",
+    quantity: str | None = None,
 ) -> Observations:
     r"""Returns the data of a CSV, Parquet or NetCDF file, or of several files of one kind.
 
     Tables, along-track files, swaths and gridded fields are told apart by themselves. Dates become
     days since the midnight before the first one; longitudes that straddle the seam of the file
-    become one continuous branch; axes of a grid become increasing.
+    become one continuous branch; axes of a grid become increasing. The points of several files
+    are sorted by time; where no column says the mission, each file is one, by its name. A long
+    table of Copernicus Marine (``variable``, ``value``) is made wide first.
+
+    Sea level anomalies (SLA), absolute dynamic topographies (ADT) and heights (SSH) are told by
+    their names, and are not mixed: a mean dynamic topography turns one into the other. Of a swath
+    only what has a value is kept; of one of sea level, no other field than ``variable`` is read.
 
     Arguments:
         path: A file, a pattern such as ``"tracks/*.nc"``, or a list of these.
@@ -151,6 +167,12 @@ def read(
         z: The name of the depth, which is a coordinate only if it is asked for.
         noise: The name of the std of the error, where it is not a usual one.
         squeeze: Whether the time of a gridded field with a single date is dropped.
+        mdt: The mean dynamic topography, which turns anomalies into absolute topographies: a
+            NetCDF file, interpolated to the data, or the column of the data that holds it.
+        lwe: Whether to ``"keep"`` the long-wavelength correction of an along-track product, or to
+            ``"remove"`` it: its column ``lwe`` is subtracted.
+        quantity: The height that is wanted, ``"adt"`` or ``"sla"``. With ``mdt`` it is ``"adt"``
+            by default, and ``"sla"`` subtracts the mean; without, it says what the data are.
 
     Raises:
         InputError: If the file cannot be used. The message is one line, with the cure.
@@ -169,6 +191,10 @@ def read(
     asked = {"time": time, "lat": lat, "lon": lon, "x": x, "y": y, "z": z}
     files = expand(path)
     sources = [_open(file, variable, asked, noise) for file in files]
+    as_heights(sources, mdt, lwe, quantity)
+    check_quantities(sources)
+    date_files(sources)
+    label_missions(sources)
     return _assemble(merge(sources), noise, squeeze, tuple(files))
 
 
@@ -177,10 +203,7 @@ def _open(
 ) -> Source:
     opener = table_source if check_file(path) in TABLES else netcdf_source
     source = opener(path, variable, asked, noise)
-    instrument = [v for k, v in source.attributes.items() if k.lower() in INSTRUMENTS]
-    known = {clean(c) for c in source.columns}
-    if instrument and not source.gridded and not known & set(GROUPS):
-        source.columns["platform"] = np.full(source.values.size, instrument[0], dtype=object)
+    add_platform(source)
     return source
 
 
@@ -206,8 +229,8 @@ def _assemble(
         long_name=source.attributes.get("long_name", ""),
         attributes=source.attributes,
         names=source.names,
-        rows=torch.as_tensor(rows),
-        dropped=source.values.size - rows.size,
+        rows=torch.as_tensor(source.file_rows[rows]),
+        dropped=source.size - rows.size,
         noise=None if error is None else torch.as_tensor(columns[error]),
         groups=_groups(columns),
         passes=_passes(columns),
@@ -223,7 +246,7 @@ def _assemble(
 def _kept(source: Source) -> np.ndarray:
     r"""Returns the rows that have a value, and says how many have none."""
     check_fill(source.path, source.variable, source.values)
-    rows, total = np.flatnonzero(np.isfinite(source.values)), source.values.size
+    rows, total = np.flatnonzero(np.isfinite(source.values)), source.size
     if rows.size == 0:
         raise all_missing(source.path, source.variable, total)
     if rows.size < total:
@@ -261,7 +284,8 @@ def _coordinates(
     source: Source, rows: np.ndarray, notes: list[str]
 ) -> tuple[dict[str, Any], np.datetime64 | None]:
     coords = {k: v[rows] for k, v in source.coords.items()}
-    check_coordinates(call("read", path=source.path), source.names, coords, rows, source.degrees)
+    where, told = call("read", path=source.path), source.file_rows[rows]
+    check_coordinates(where, source.names, coords, told, source.degrees)
     if "lon" in coords and not source.gridded:
         moved = one_branch(coords["lon"])
         if not np.array_equal(moved, coords["lon"]):

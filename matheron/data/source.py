@@ -28,6 +28,9 @@ class Source:
         attributes: ``units``, ``long_name``, ``standard_name`` and whatever else is known.
         table: The table itself, for a CSV or Parquet file.
         degrees: The units of latitude and longitude, as the file states them.
+        rows: The row of each value in the file, or of its node, where missing ones are left out
+            as the file is read: a swath is mostly gaps.
+        total: The number of values in the file, with the missing ones, likewise.
     """
 
     path: Path
@@ -42,6 +45,18 @@ class Source:
     notes: list[str] = field(default_factory=list)
     table: pd.DataFrame | None = None
     degrees: str = ""
+    rows: np.ndarray | None = None
+    total: int | None = None
+
+    @property
+    def size(self) -> int:
+        r"""The number of values in the file, with those that are missing."""
+        return self.values.size if self.total is None else self.total
+
+    @property
+    def file_rows(self) -> np.ndarray:
+        r"""The row of each value in the file, from 0."""
+        return np.arange(self.values.size) if self.rows is None else self.rows
 
     @property
     def gridded(self) -> bool:
@@ -62,7 +77,7 @@ def merge(sources: Sequence[Source]) -> Source:
         _check_alike(first, other)
     if all(s.gridded for s in sources):
         return _stack(sources)
-    return _concatenate(sources)
+    return _in_turn(_concatenate(sources))
 
 
 def _check_alike(first: Source, other: Source) -> None:
@@ -88,6 +103,8 @@ def _kind(time: np.ndarray | None) -> str:
 
 def _concatenate(sources: Sequence[Source]) -> Source:
     shared = _shared_columns(sources)
+    starts = np.cumsum([0, *(s.size for s in sources)])
+    rows = [s.file_rows + start for s, start in zip(sources, starts, strict=False)]
     return Source(
         path=sources[0].path,
         variable=sources[0].variable,
@@ -99,7 +116,21 @@ def _concatenate(sources: Sequence[Source]) -> Source:
         notes=_notes(sources),
         table=_tables(sources),
         degrees=sources[0].degrees,
+        rows=np.concatenate(rows),
+        total=int(starts[-1]),
     )
+
+
+def _in_turn(source: Source) -> Source:
+    r"""Returns the data sorted by time, where they have one; those of one instant as they were."""
+    time = source.coords.get("time")
+    if time is None or bool((time[1:] >= time[:-1]).all()):
+        return source
+    order = np.argsort(time, kind="stable")
+    source.values, source.rows = source.values[order], source.file_rows[order]
+    source.coords = {k: v[order] for k, v in source.coords.items()}
+    source.columns = {k: v[order] for k, v in source.columns.items()}
+    return source
 
 
 def _shared_columns(sources: Sequence[Source]) -> list[str]:
@@ -132,6 +163,7 @@ def _stack(sources: Sequence[Source]) -> Source:
     joined.coords = {k: v[nodes] for k, v in joined.coords.items()}
     joined.columns = {k: v[nodes] for k, v in joined.columns.items()}
     joined.axes, joined.sea = {**first.axes, "time": times[order]}, first.sea
+    joined.rows = None  # the nodes of the grid that is made
     return joined
 
 

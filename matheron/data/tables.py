@@ -17,6 +17,7 @@ from pathlib import Path
 from .checks import numbers_of
 from .errors import InputError, call, refuse
 from .files import check_file
+from .long import is_long, widen
 from .names import (
     CYCLES,
     GROUPS,
@@ -29,6 +30,7 @@ from .names import (
     spare_coordinates,
     unit_in_name,
 )
+from .quantity import principal
 from .source import Source
 from .times import decode_time
 
@@ -50,7 +52,7 @@ def open_table(path: str | Path) -> pd.DataFrame:
     table.columns = [str(c).strip() for c in table.columns]
     hollow = [c for c in table.columns if is_index(c) and table[c].isna().all()]
     table = table.drop(columns=hollow)  # the end of rows that end with a separator
-    return _one_time(table)
+    return widen(table) if is_long(table) else _one_time(table)
 
 
 def _open_parquet(path: Path) -> pd.DataFrame:
@@ -139,7 +141,8 @@ def table_source(
     columns = list(table.columns)
     names = find_coordinates(path, columns, asked, {})
     others = [c for c in columns if c not in names.values()]
-    chosen = pick_variable(path, variable, _candidates(table, others, noise), others)
+    left = principal(_candidates(table, others, noise))
+    chosen = pick_variable(path, variable, left, others)
     units = unit_in_name(chosen)
     return Source(
         path=path,

@@ -31,6 +31,8 @@ CF_AXES: dict[str, dict[str, str]] = {
     "z": {"axis": "Z"},
 }
 TIME_UNITS = "days since 1950-01-01"
+STEP = 1e-4
+"""What the last digit of a packed height or speed is worth, in m or m/s."""
 
 
 def map_dataset(
@@ -204,29 +206,39 @@ def _umask() -> int:
     return mask
 
 
-def write_dataset(ds: xr.Dataset, path: str | Path, level: int = 4) -> Path:
+def write_dataset(ds: xr.Dataset, path: str | Path, level: int = 4, pack: bool = False) -> Path:
     r"""Writes a dataset as compressed NetCDF, whole or not at all; returns its path.
 
     Arguments:
         ds: The dataset. Its floating variables are written in single precision.
         path: The file, replaced if it exists.
         level: The compression level, from 0 to 9.
+        pack: Whether heights in m and speeds in m/s are written as 32-bit integers, in tenths of
+            a millimetre, as the L4 products are.
 
     Raises:
         InputError: If the path cannot be written.
     """
     path = check_output(path, (".nc",))
-    encoding = {str(k): _encoding(v, level) for k, v in ds.data_vars.items()}
+    if pack:
+        ds = ds.assign({k: v.astype(np.float64) for k, v in ds.data_vars.items() if _packs(v)})
+    encoding = {str(k): _encoding(v, level, pack and _packs(v)) for k, v in ds.data_vars.items()}
     encoding |= {str(k): _axis_encoding(v) for k, v in ds.coords.items() if v.dtype.kind in "fM"}
     with _whole_or_not(path) as temporary:
         ds.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
     return path
 
 
-def _encoding(variable: xr.DataArray, level: int) -> dict[str, object]:
+def _packs(variable: xr.DataArray) -> bool:
+    return variable.dtype.kind == "f" and variable.attrs.get("units") in ("m", "m/s")
+
+
+def _encoding(variable: xr.DataArray, level: int, pack: bool = False) -> dict[str, object]:
     if variable.dtype.kind != "f":
         return {}
     packed = {"dtype": "float32", "_FillValue": np.float32(np.nan)}
+    if pack:
+        packed = {"dtype": "int32", "_FillValue": np.int32(-2147483647), "scale_factor": STEP}
     return (
         {**packed, "zlib": level > 0, "complevel": level, "shuffle": True}
         if variable.ndim

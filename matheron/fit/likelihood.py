@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..observations import LinearObservation
 from ..priors.base import GaussianPrior
+from ..priors.expansion import ExpansionPrior
 from ..priors.markov import MarkovPrior
 from ..solvers.base import Likelihood, LikelihoodSolver, Score
 from ..solvers.kriging import Kriging
@@ -25,6 +26,8 @@ Parts = list[tuple[LinearObservation, Float[Tensor, "..."]]]
 
 def default_solver(size: int, prior: GaussianPrior | None = None) -> LikelihoodSolver:
     r"""Returns the solver to use for a number of data: exact while that is quick."""
+    if isinstance(prior, ExpansionPrior):
+        return Kriging()  # its coefficients are many, and all seen by each other
     if isinstance(prior, MarkovPrior):
         return SparseCholesky()
     return Kriging() if size <= 1500 else Vecchia()

@@ -8,6 +8,7 @@ __all__ = [
     "colour_bar",
     "date_of",
     "dated",
+    "degrees",
     "dots",
     "draw",
     "horizontal",
@@ -116,7 +117,9 @@ def dated(grid: Grid) -> bool:
     return "time" in grid.dims and "time" not in horizontal(grid.dims)
 
 
-def _degrees(letters: str, turn: float) -> FuncFormatter:
+def degrees(letters: str, turn: float) -> FuncFormatter:
+    r"""Returns how to write degrees on either branch, e.g. ``degrees("EW", 360.0)``."""
+
     def text(value: float, _: int | None = None) -> str:
         value = (value + turn / 2) % turn - turn / 2
         side = "" if value in {0.0, -turn / 2} else letters[int(value < 0)]
@@ -131,8 +134,8 @@ def _frame(ax: Axes, grid: Grid) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(4, steps=steps))
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=steps))
     if grid.metric == "sphere":
-        ax.xaxis.set_major_formatter(_degrees("EW", 360.0))
-        ax.yaxis.set_major_formatter(_degrees("NS", 360.0))
+        ax.xaxis.set_major_formatter(degrees("EW", 360.0))
+        ax.yaxis.set_major_formatter(degrees("NS", 360.0))
     ax.set_aspect(_aspect(grid), adjustable="box")
 
 

@@ -4,23 +4,33 @@ __all__ = [
     "AdvectionDiffusion",
     "AlongTrackError",
     "Denoising",
+    "EOF",
     "Energy",
+    "ExpansionPrior",
     "GaussianPrior",
     "GaussianProcess",
     "KernelPrior",
+    "LagrangianProcess",
     "MarkovPrior",
     "MarkovSum",
     "Prior",
+    "Recentring",
     "Sampling",
     "Trend",
     "TrendedPrior",
+    "WavePackets",
     "WhittleMatern",
 ]
 
 from .addition import MarkovSum
 from .base import Denoising, Energy, GaussianPrior, KernelPrior, Prior, Sampling
+from .eof import EOF
+from .expansion import ExpansionPrior
 from .gp import GaussianProcess
+from .lagrangian import LagrangianProcess
 from .markov import MarkovPrior
+from .recentring import Recentring
 from .spde import AdvectionDiffusion, WhittleMatern
 from .track_error import AlongTrackError
 from .trend import Trend
+from .wave_packets import WavePackets

@@ -1,0 +1,141 @@
+r"""One mapper on one experiment, in a process of its own: its memory and time are its own."""
+
+from __future__ import annotations
+
+__all__ = ["run_method"]
+
+import json
+import multiprocessing
+import resource
+import sys
+import time
+import torch
+import traceback
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .problems import images, problem_of
+from .scores import score_map
+from ..data import map_dataset, write_dataset
+from ..mappers import mapper
+from ..osse import Experiment
+
+GIB = 2**30 if sys.platform == "darwin" else 2**20
+"""What the system counts memory in, to the gibibyte."""
+
+
+def run_method(
+    folder: Path,
+    name: str,
+    output: Path,
+    *,
+    step: float | None = None,
+    only: Sequence[str] | None = None,
+    members: int = 0,
+    seed: int = 0,
+    alone: bool = True,
+) -> dict[str, Any]:
+    r"""Maps an experiment by one method, writes the map and its row, and returns the row.
+
+    ``NAME.nc`` holds mean, std and members; ``NAME.json`` the scores, the seconds and the memory.
+    Both are written whole or not at all. A method that fails leaves a row that says why.
+
+    Arguments:
+        folder: The folder of the experiment.
+        name: The name of the mapper.
+        output: The folder of the maps.
+        step: The step of the map, in degrees.
+        only: The observations to map from.
+        members: The number of members to draw and keep.
+        seed: The seed of whatever is drawn.
+        alone: Whether to run in a process of its own.
+    """
+    mapper(name)
+    arguments = (folder, name, output, step, only, members, seed)
+    if alone:
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_run, args=arguments)
+        process.start()
+        process.join()
+    else:
+        _run(*arguments)
+    found = output / f"{name}.json"
+    if not found.exists():
+        return {"method": name, "failed": "stopped by the system: perhaps out of memory"}
+    return json.loads(found.read_text(encoding="utf-8"))
+
+
+def _run(
+    folder: Path,
+    name: str,
+    output: Path,
+    step: float | None,
+    only: Sequence[str] | None,
+    members: int,
+    seed: int,
+) -> None:
+    row: dict[str, Any] = {"method": name, "version": version("matheron"), "seed": seed}
+    try:
+        row |= _mapped(folder, name, output, step, only, members, seed)
+    except (ValueError, TypeError, RuntimeError, MemoryError) as error:
+        traceback.print_exc()
+        row["failed"] = str(error).splitlines()[0] if str(error) else type(error).__name__
+    part = output / f"{name}.json.part"
+    part.write_text(json.dumps(row, indent=1), encoding="utf-8")
+    part.replace(output / f"{name}.json")
+
+
+def _mapped(
+    folder: Path,
+    name: str,
+    output: Path,
+    step: float | None,
+    only: Sequence[str] | None,
+    members: int,
+    seed: int,
+) -> dict[str, Any]:
+    experiment = Experiment.load(folder)
+    problem = problem_of(experiment, step, only, seed)
+    said: list[str] = []
+    generator = torch.Generator().manual_seed(seed)
+    start = time.perf_counter()
+    found = mapper(name)(problem, said.append)
+    mean = found.mean
+    mapped = time.perf_counter()
+    std = found.std(generator)
+    done = time.perf_counter()
+    draws = found.sample(members, generator) if members else None
+    row: dict[str, Any] = {"data": len(problem)}
+    row |= score_map(experiment, mean, std, problem.grid, problem)
+    row |= {"seconds": mapped - start, "seconds_std": done - mapped}
+    row["seconds_members"] = time.perf_counter() - done
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    row |= {"peak_gib": peak / GIB, "said": said}
+    _write(experiment, problem.grid, mean, std, draws, output / f"{name}.nc", row)
+    return row
+
+
+def _write(
+    experiment: Experiment,
+    grid: Any,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    members: torch.Tensor | None,
+    path: Path,
+    row: Mapping[str, Any],
+) -> None:
+    name = f"log_{experiment.variable}" if images(experiment) else experiment.variable
+    told = {"method": path.stem, "seed": experiment.seed, "version": version("matheron")}
+    dataset = map_dataset(
+        grid,
+        mean,
+        std,
+        members=members,
+        variable=name,
+        units="1" if images(experiment) else "m",
+        attributes={**told, "parameters": "; ".join(row["said"])},
+    )
+    write_dataset(dataset, path)
