@@ -37,6 +37,7 @@ COLUMNS = (
     "spread_skill",
     "seconds",
     "seconds_std",
+    "cpu_seconds",
     "peak_gib",
 )
 

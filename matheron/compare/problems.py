@@ -186,7 +186,8 @@ def _of_images(
         t, lat, lon = np.meshgrid(
             _days(ds["time"].values, grid.epoch), ds["lat"].values, ds["lon"].values, indexing="ij"
         )
-        columns = {"time": t, "lat": lat, "lon": lon, "value": np.log(values, where=seen)}
+        logs = np.log(np.where(seen, values, 1.0))
+        columns = {"time": t, "lat": lat, "lon": lon, "value": logs}
         parts.append({k: v[seen].astype(np.float64) for k, v in columns.items()})
     data = {k: torch.as_tensor(np.concatenate([p[k] for p in parts])) for k in parts[0]}
     points, y = _points(data, grid), data["value"]

@@ -101,7 +101,8 @@ def _mapped(
     problem = problem_of(experiment, step, only, seed)
     said: list[str] = []
     generator = torch.Generator().manual_seed(seed)
-    start = time.perf_counter()
+    begun = resource.getrusage(resource.RUSAGE_SELF)
+    before, start = begun.ru_utime + begun.ru_stime, time.perf_counter()
     found = mapper(name)(problem, said.append)
     mean = found.mean
     mapped = time.perf_counter()
@@ -112,8 +113,9 @@ def _mapped(
     row |= score_map(experiment, mean, std, problem.grid, problem)
     row |= {"seconds": mapped - start, "seconds_std": done - mapped}
     row["seconds_members"] = time.perf_counter() - done
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    row |= {"peak_gib": peak / GIB, "said": said}
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    row |= {"cpu_seconds": used.ru_utime + used.ru_stime - before}
+    row |= {"peak_gib": used.ru_maxrss / GIB, "said": said}
     _write(experiment, problem.grid, mean, std, draws, output / f"{name}.nc", row)
     return row
 

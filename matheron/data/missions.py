@@ -17,6 +17,8 @@ PRODUCT = re.compile(r"(?:^|_)(?:dt|nrt)_[a-z]+_([a-z0-9-]+)_.*l3(?:_|$)", re.IG
 """The names of along-track files, e.g. ``dt_gulfstream_c2_phy_l3_20161201-20180131``."""
 CHALLENGE = re.compile(r"^\d{4}[a-z]_SSH_mapping_[A-Za-z0-9]+_(.+)$")
 SWATH = re.compile(r"^SWOT_L\d", re.IGNORECASE)
+SIMULATED = re.compile(r"^(?:train_)?obs_")
+"""What the names of simulated observations begin with."""
 DATED = re.compile(r"[_-]?(?<!\d)\d{6,8}(?:T\d{4,6})?Z?(?!\d)")
 COVERAGE = re.compile(r"(\d{8}T\d{6})_(\d{8}T\d{6})")
 STARTS = ("time_coverage_start", "time_coverage_begin")
@@ -38,7 +40,8 @@ def mission_of(path: str | Path) -> str:
     if SWATH.match(stem):
         return "swot"
     found = PRODUCT.search(stem) or CHALLENGE.match(stem)
-    return found.group(1) if found else DATED.sub("", stem).strip("_-") or stem
+    plain = SIMULATED.sub("", stem)
+    return found.group(1) if found else DATED.sub("", plain).strip("_-") or stem
 
 
 def label_missions(sources: Sequence[Source]) -> None:

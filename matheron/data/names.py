@@ -267,6 +267,9 @@ def find_noise(variable: str, names: Sequence[str]) -> str | None:
     return None
 
 
+SIMULATED = {"ssh_obs", "ssh_model"}
+
+
 def pick_variable(
     path: object, asked: str | None, candidates: Sequence[str], names: Sequence[str]
 ) -> str:
@@ -289,6 +292,8 @@ def pick_variable(
             raise refuse(call("read", variable=asked), known, f"'{asked}'", cure)
         return found
     candidates = _measured(candidates)
+    if SIMULATED <= set(candidates):  # what was seen, and what a perfect instrument would see
+        return "ssh_obs"
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:

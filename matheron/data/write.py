@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["check_output", "map_dataset", "write_dataset", "write_table"]
 
 import contextlib
+import functools
 import numpy as np
 import os
 import pandas as pd
@@ -13,6 +14,7 @@ import tempfile
 import xarray as xr
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from jaxtyping import Float
 from pathlib import Path
@@ -224,8 +226,10 @@ def write_dataset(ds: xr.Dataset, path: str | Path, level: int = 4, pack: bool =
         ds = ds.assign({k: v.astype(np.float64) for k, v in ds.data_vars.items() if _packs(v)})
     encoding = {str(k): _encoding(v, level, pack and _packs(v)) for k, v in ds.data_vars.items()}
     encoding |= {str(k): _axis_encoding(v) for k, v in ds.coords.items() if v.dtype.kind in "fM"}
-    with _whole_or_not(path) as temporary:
-        ds.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+    with _whole_or_not(path) as temporary, ThreadPoolExecutor(1) as worker:
+        # an interruption in the middle of a file would keep its locks shut, and hang at the end
+        write = functools.partial(ds.to_netcdf, engine="netcdf4", encoding=encoding)
+        worker.submit(write, temporary).result()
     return path
 
 

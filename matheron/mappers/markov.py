@@ -59,7 +59,8 @@ def _lattice(problem: Problem, step: float) -> Grid:
 
 def _even(s: Tensor, step: float) -> Tensor:
     low, high = s.min().item(), s.max().item()
-    return torch.linspace(low, high, max(3, math.ceil((high - low) / step) + 1)).double()
+    count = max(3, math.ceil((high - low) / step) + 1)
+    return torch.linspace(low, high, count, dtype=torch.float64)
 
 
 def _law(problem: Problem, like: AdvectionDiffusion | tuple[float, float, float]) -> Any:

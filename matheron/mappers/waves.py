@@ -27,7 +27,7 @@ def miost(problem: Problem, say: Say) -> Mapped:
 
     Variance, slope and duration have the largest likelihood over some days in the middle.
     """
-    data = superobs(problem, FEWEST)
+    data = superobs(problem, 2 * FEWEST)
     times = problem.grid.axes["time"]
     t = data.points.since(problem.grid.epoch).axis("time")
     beyond = max((times[0] - t.min()).item(), (t.max() - times[-1]).item(), 2.5)
@@ -44,7 +44,8 @@ def miost(problem: Problem, say: Say) -> Mapped:
         seen, y = instruments(
             data.grid, data.points, data.anomalies, noise.expand(len(data)), None
         )
-        solver = ExpansionGradient(tolerance=1e-4, draws=24, seed=problem.seed)
+        say(f"{len(prior.coefficient_variance())} packets, {len(data)} data")
+        solver = ExpansionGradient(tolerance=1e-3, draws=24, seed=problem.seed)
         return Mapped(solver(prior, seen)(y), problem.shift)
 
 
@@ -53,7 +54,7 @@ def _fit(prior: WavePackets, data: Problem, say: Say) -> torch.Tensor:
     times = data.grid.axes["time"]
     middle = times.median().item()
     near = data.near(middle - DAYS / 2, middle + DAYS / 2)
-    spacing = 2 * FEWEST
+    spacing = 3 * FEWEST
     while len(near) > FIT:
         near, spacing = superobs(near, spacing), spacing * 1.2
     seen, y = instruments(near.grid, near.points, near.anomalies, None, None)

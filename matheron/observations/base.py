@@ -33,10 +33,32 @@ class Observation(nn.Module, abc.ABC):
         r"""Draws :math:`y \sim p(y \mid x)`."""
 
     @abc.abstractmethod
+    def misfit(
+        self, d: Float[Tensor, "*batch m"], y: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch"]:
+        r"""Returns :math:`-\log p(y \mid H(x) = d) + \mathrm{cst}`, zero where ``d`` is ``y``."""
+
     def cost(
         self, x: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch m"]
     ) -> Float[Tensor, "*batch"]:
         r"""Returns :math:`J_o(x) = -\log p(y \mid x) + \mathrm{cst}`."""
+        return self.misfit(self(x), y)
+
+    def select(self, y: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch m"]:
+        r"""Returns the data that count, checked; gaps left out, where there are some."""
+        return y
+
+    def time_index(self) -> Int[Tensor, " m"]:
+        r"""Returns at which time of the domain each datum is seen, counted from zero.
+
+        Raises:
+            TypeError: If the data are not those of single times.
+        """
+        msg = (
+            f"{type(self).__name__}.time_index: expected data that are each of one time, got an "
+            "observation of whole trajectories. Build it with the times of the data."
+        )
+        raise TypeError(msg)
 
 
 class LinearObservation(Observation):
@@ -147,10 +169,29 @@ class LinearObservation(Observation):
         y = self(x)
         return y + self.noise(tuple(y.shape[:-1]), generator)
 
-    def cost(
-        self, x: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch m"]
+    def time_index(self) -> Int[Tensor, " m"]:
+        H = self.matrix()
+        seen = H.values.detach() != 0
+        rows, nodes = H.pattern.row_index[seen], H.pattern.column_index[seen]
+        axis = self.domain.points.axis("time")
+        times = self.domain.axes["time"] if isinstance(self.domain, Grid) else axis.unique()
+        places = torch.searchsorted(times, axis)[nodes]
+        start = torch.full((H.shape[0],), -1)
+        last = start.scatter_reduce(0, rows, places, "amax")
+        first = start.scatter_reduce(0, rows, places, "amin", include_self=False)
+        if (first != last).any():
+            bad = int((first != last).sum())
+            msg = (
+                f"{type(self).__name__}.time_index: expected data at times of the domain, got "
+                f"{bad} of {len(first)} between two of them. Add their times to the grid."
+            )
+            raise ValueError(msg)
+        return first
+
+    def misfit(
+        self, d: Float[Tensor, "*batch m"], y: Float[Tensor, "*batch m"]
     ) -> Float[Tensor, "*batch"]:
-        r = self.select(y) - self(x)
+        r = self.select(y) - d
         w = self._weigh(r)
         quadratic = (r * w).sum(dim=-1)
         B, v = self.bias_design, self.bias_variance

@@ -113,8 +113,8 @@ class GriddedObservation(LinearObservation):
         e = torch.randn(x.shape, dtype=torch.float64, generator=generator)
         return self(x + self.error.variance.sqrt() * e)
 
-    def cost(
-        self, x: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch n"]
+    def misfit(
+        self, d: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch n"]
     ) -> Float[Tensor, "*batch"]:
-        r = torch.where(self.mask, y - x, 0)
+        r = torch.where(self.mask, y - d, 0)
         return (r.square() / self.error.variance).sum(dim=-1) / 2

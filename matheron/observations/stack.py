@@ -109,10 +109,11 @@ class Stack(LinearObservation):
     ) -> Float[Tensor, "*batch k"]:
         return torch.cat([p.sample(x, generator) for p in self.parts], dim=-1)
 
-    def cost(
-        self, x: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch k"]
+    def misfit(
+        self, d: Float[Tensor, "*batch k"], y: Float[Tensor, "*batch k"]
     ) -> Float[Tensor, "*batch"]:
-        return torch.stack([p.cost(x, v) for p, v in self._split(y)]).sum(dim=0)
+        both = zip(self._split(d), self._split(y), strict=True)
+        return torch.stack([p.misfit(u, v) for (p, u), (_, v) in both]).sum(dim=0)
 
     def adjoint(self, y: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n"]:
         return torch.stack([p.adjoint(v) for p, v in self._split(y)]).sum(dim=0)

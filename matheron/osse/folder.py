@@ -13,6 +13,7 @@ import shutil
 import xarray as xr
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +120,27 @@ def write(
     """
     path = check(folder, force)
     told = {"made_by": MADE_BY, "format": FORMAT, **settings, "files": list(files)}
-    with _whole_or_not(path) as temporary:
+    with _whole_or_not(path) as temporary, _worker() as worker:
         for name, dataset in files.items():
-            dataset.to_netcdf(temporary / name, engine="netcdf4", encoding=_encoding(dataset))
+            worker.submit(_write_one, dataset, temporary / name).result()
         (temporary / README).write_text(readme, encoding="utf-8")
         (temporary / INDEX).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _write_one(dataset: xr.Dataset, path: Path) -> None:
+    dataset.to_netcdf(path, engine="netcdf4", encoding=_encoding(dataset))
+
+
+@contextlib.contextmanager
+def _worker() -> Iterator[ThreadPoolExecutor]:
+    """A thread that no interruption stops: a file cut in the middle would keep its locks shut.
+
+    An interruption is raised at once where the work is waited for, and leaves when it has ended.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()  # it runs before there is work, so it is always waited for
+        yield pool
 
 
 @contextlib.contextmanager

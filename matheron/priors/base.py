@@ -10,6 +10,7 @@ __all__ = [
     "Prior",
     "Sampling",
     "TrendedPrior",
+    "Whitened",
 ]
 
 import abc
@@ -56,6 +57,28 @@ class Denoising(Prior):
         self, x_t: Float[Tensor, "*batch n"], sigma: float | Tensor
     ) -> Float[Tensor, "*batch n"]:
         r"""Returns :math:`\mathbb{E}[x \mid x_t = x + \sigma z]`."""
+
+
+class Whitened(Prior):
+    r"""A prior that is a function of white noise, its control: :math:`x = D(v)`.
+
+    With :math:`v \sim \mathcal{N}(0, I)`, :math:`D(v)` is a draw. In terms of the control the
+    cost of the prior is :math:`|v|^2 / 2`, whatever its units and correlations: a variational
+    solver is then well conditioned.
+
+    Attributes:
+        control_size: The number :math:`c` of controls.
+    """
+
+    control_size: int
+
+    @abc.abstractmethod
+    def decode(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch n"]:
+        r"""Returns the state :math:`D(v)`, differentiable."""
+
+    @abc.abstractmethod
+    def encode(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch c"]:
+        r"""Returns the control of a state that has one, so that ``decode`` gives it back."""
 
 
 class GaussianPrior(Energy, Sampling, Denoising):

@@ -7,6 +7,7 @@ import tracemalloc
 import xarray as xr
 
 from matheron.data import InputError, describe, read, read_map
+from matheron.data.missions import mission_of
 
 START = np.datetime64("2017-01-01T00:00:00", "ns")
 LON = np.array([294.5, 295.0, 359.5, 1.0])
@@ -435,3 +436,19 @@ def test_real_tracks_meet_a_real_mean_topography(real_data, tmp_path):
     away = both.values.numpy() - truth.values.numpy()[kept]
     assert 0.5 < len(both) / len(truth) <= 1.0
     assert np.sqrt((away**2).mean()) < 0.05  # another version of the mean: a few centimetres
+
+
+def test_simulated_observations_are_those_with_errors(tmp_path):
+    time = np.datetime64("2012-10-22") + np.arange(4).astype("timedelta64[h]")
+    columns = {k: ("time", v + np.arange(4.0)) for k, v in (("ssh_model", 0.0), ("ssh_obs", 5.0))}
+    columns |= {"white": ("time", np.full(4, 5.0)), "lat": ("time", np.full(4, 38.0))}
+    columns["lon"] = ("time", np.linspace(-60.0, -59.0, 4))
+    xr.Dataset(columns, {"time": time}).to_netcdf(tmp_path / "obs_jason1.nc")
+    found = read(tmp_path / "obs_jason1.nc")
+    assert found.variable == "ssh_obs"
+    assert found.values.tolist() == [5.0, 6.0, 7.0, 8.0]
+
+
+def test_missions_of_simulated_files():
+    assert mission_of("obs_jason1.nc") == "jason1"
+    assert mission_of("train_obs_karin_swot.nc") == "karin_swot"

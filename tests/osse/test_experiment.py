@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import numpy as np
+import os
 import pytest
+import signal
 import torch
 import xarray as xr
 
@@ -283,6 +285,23 @@ def test_a_save_that_is_stopped_leaves_nothing(force, stop, tmp_path, monkeypatc
     left = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
     assert left == before
     assert len(list(tmp_path.iterdir())) == force
+
+
+def test_an_interruption_while_a_file_is_written_leaves_nothing_and_no_lock(tmp_path, monkeypatch):
+    write, written = xr.Dataset.to_netcdf, []
+
+    def interrupted(dataset, path, **options):
+        os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C would
+        write(dataset, path, **options)
+        written.append(path)
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sea().save(tmp_path / "osse")
+    assert len(written) == 1  # the file was not cut in the middle, with its locks shut
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    sea().save(tmp_path / "osse")
 
 
 def test_a_swap_that_fails_brings_the_old_one_back(tmp_path):

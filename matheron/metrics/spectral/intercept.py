@@ -46,7 +46,8 @@ def first_contour(score: Plane, level: float = LEVEL) -> tuple[float, float]:
 
     The lines are those that ``matplotlib.pyplot.contour`` draws by default, in its order, in the
     plane of wavelength and period; before its version 3.8 a path was one line. Where there is no
-    line at all the reading is undefined (the challenge stops on an IndexError): NaN.
+    line at all, or not two frequencies of each, the reading is undefined (the challenge stops on
+    an error): NaN.
 
     Arguments:
         score: The score, on its frequencies.
@@ -61,6 +62,8 @@ def first_contour(score: Plane, level: float = LEVEL) -> tuple[float, float]:
         >>> [round(x, 6) for x in first_contour(plane)]
         [4.0625, 4.0625]
     """
+    if min(score.power.shape) < 2:  # too few dates or longitudes for a line
+        return np.nan, np.nan
     x, y = np.meshgrid(1 / score.lon, 1 / score.time)
     # the algorithm of plt.contour: another one may find the lines in another order
     made = contourpy.contour_generator(

@@ -1,0 +1,387 @@
+r"""Variational assimilation: 3DVar, weak- and strong-constraint 4DVar."""
+
+from __future__ import annotations
+
+__all__ = ["Variational"]
+
+import torch
+
+from dataclasses import dataclass
+from functools import cached_property
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+from typing import Any, ClassVar
+
+from .base import Solver, frozen
+from .controls import NUMBERS, Cost, Tangent, control_of
+from .descent import (
+    Direction,
+    Minimum,
+    Objective,
+    QuasiNewton,
+    conjugate_directions,
+    minimise,
+)
+from ..observations import LinearObservation, Observation
+from ..posterior import Conditional
+from ..priors.base import Energy
+
+METHODS = ("gauss-newton", "lbfgs", "gradient-descent")
+ENSEMBLES = ("laplace", "rto")
+INEXACT = 1e-2
+"""The largest relative residual of the linear systems of Gauss-Newton."""
+LOOSE = 1e-3
+"""The norm of the gradient that is enough before the last window."""
+EXACT = 2000
+"""The most controls whose Hessian is factorised for the spread."""
+
+
+class _GaussNewton(Direction):
+    r"""The direction to the minimum of the cost, were the data linear in the control."""
+
+    def __init__(self, dense: int, inner: int) -> None:
+        self.dense, self.inner = dense, inner
+
+    def __call__(
+        self,
+        objective: Objective,
+        v: Float[Tensor, "k c"],
+        g: Float[Tensor, "k c"],
+        members: Int[Tensor, " k"],
+    ) -> Float[Tensor, "k c"]:
+        assert isinstance(objective, Cost)
+        if v.shape[1] > self.dense:
+            eta = g.norm(dim=-1).clamp(max=INEXACT)
+            return conjugate_directions(Tangent(objective, v).product, -g, eta, self.inner)
+        n = objective.y.shape[1] + 2 * v.shape[1]
+        blocks = torch.arange(len(v)).split(max(1, NUMBERS // (v.shape[1] * n)))
+        return torch.cat([self._solve(objective.take(i), v[i], g[i]) for i in blocks])
+
+    @staticmethod
+    def _solve(cost: Cost, v: Tensor, g: Tensor) -> Tensor:
+        tangent = Tangent(cost, v)
+        H = tangent.matrix(tangent.of_data())
+        L, info = torch.linalg.cholesky_ex(H)
+        if not info.any():
+            return -torch.cholesky_solve(g[..., None], L)[..., 0]
+        values, vectors = torch.linalg.eigh(H)  # a prior that is not convex there
+        steep = values.abs().clamp(min=1e-12 * values.abs().amax())
+        return -(vectors @ ((vectors.mT @ g[..., None]) / steep[..., None]))[..., 0]
+
+
+@dataclass(frozen=True)
+class _Spread:
+    r"""The law :math:`\mathcal{N}(v^\star, H^{-1})` of the control, by what it takes to draw."""
+
+    mode: Float[Tensor, " c"]
+    factor: Float[Tensor, "c c"] | None = None
+    values: Float[Tensor, " r"] | None = None
+    vectors: Float[Tensor, "c r"] | None = None
+
+    def draw(self, z: Float[Tensor, "size c"]) -> Float[Tensor, "size c"]:
+        if self.factor is not None:
+            bent = torch.linalg.solve_triangular(self.factor.mT, z.mT, upper=True).mT
+            return self.mode + bent
+        assert self.values is not None
+        assert self.vectors is not None
+        shrink = 1 - 1 / (1 + self.values).sqrt()
+        return self.mode + z - ((z @ self.vectors) * shrink) @ self.vectors.mT
+
+
+class _Variational(Conditional):
+    r"""The law about the minimum of the cost."""
+
+    prior: Energy
+
+    def __init__(self, prior: Energy, observation: Observation, solver: Variational) -> None:
+        super().__init__(prior, observation)
+        self.solver, self.control = solver, control_of(prior)
+        self._last: tuple[Tensor, Minimum] | None = None
+
+    @torch.no_grad()
+    def estimate(self, y: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        if y.ndim == 1:
+            return self.control.decode(self.mode(y).v[0])
+        found = self._minimise(y.reshape(-1, y.shape[-1]))
+        return self.control.decode(found.v).reshape(*y.shape[:-1], -1)
+
+    def mode(self, y: Float[Tensor, " m"]) -> Minimum:
+        r"""Returns the minimum of the cost; remembered, for the spread about it."""
+        if self._last is None or not torch.equal(self._last[0], y):
+            self._last = (y.clone(), self._minimise(y[None]))
+        return self._last[1]
+
+    def _minimise(self, y: Float[Tensor, "b m"]) -> Minimum:
+        solver, b = self.solver, len(y)
+        v, y = self._start(b), y.repeat(solver.starts, 1)
+        for seen in self._windows(y):
+            cost = Cost(self.control, self.observation, y, seen=seen)
+            v = solver.minimise(cost, v, LOOSE).v
+        found = solver.minimise(Cost(self.control, self.observation, y), v)
+        lowest = found.cost.nan_to_num(torch.inf).reshape(-1, b).argmin(dim=0)
+        return self._checked(found.take(lowest * b + torch.arange(b)))
+
+    def _start(self, b: int) -> Float[Tensor, "k c"]:
+        generator = torch.Generator().manual_seed(self.solver.seed)
+        others = (self.solver.starts - 1, 1, self.control.size)
+        z = torch.randn(*others, dtype=torch.float64, generator=generator)
+        v = torch.cat([torch.zeros_like(z[:1]) if len(z) else z.new_zeros(1, *others[1:]), z])
+        return v.expand(-1, b, -1).flatten(0, 1)
+
+    def _windows(self, y: Float[Tensor, "b m"]) -> list[Bool[Tensor, " m"]]:
+        r"""Returns which data count in each window but the last, where all do."""
+        if self.solver.windows == 1:
+            return []
+        times, m = self.observation.time_index(), y.shape[1]
+        place = self.observation.select(torch.arange(m, dtype=torch.float64)).long()
+        when = torch.zeros(m, dtype=torch.long).index_copy(0, place, times)
+        first, span = times.min(), times.max() + 1 - times.min()
+        count = self.solver.windows
+        return [(when - first) * count < span * k for k in range(1, count)]
+
+    def _checked(self, found: Minimum) -> Minimum:
+        if self.solver.strict and not found.converged.all():
+            worst = found.gradient_norm[~found.converged].max().item()
+            msg = (
+                f"Variational: expected gradients under {self.solver.tolerance:g} in "
+                f"{self.solver.steps} steps, got {worst:.3g} for {int((~found.converged).sum())} "
+                f"of {len(found.converged)} members. Raise steps or tolerance, cut the data into "
+                "windows=..., or pass strict=False."
+            )
+            raise ValueError(msg)
+        return found
+
+    @cached_property
+    def _exact(self) -> bool:
+        return self.control.size <= EXACT
+
+    def _tangent(self, y: Float[Tensor, " m"]) -> Tangent:
+        cost = Cost(self.control, self.observation, y[None])
+        return Tangent(cost, self.mode(y).v)
+
+    def _spread(self, y: Float[Tensor, " m"]) -> _Spread:
+        mode, tangent = self.mode(y).v[0], self._tangent(y)
+        if self._exact:
+            return _Spread(mode, _factor(tangent.matrix(tangent.of_data())[0]))
+        if not self.control.white:
+            msg = (
+                f"Variational(prior=...): expected a prior that is Whitened for the spread of "
+                f"{self.control.size} controls, got {type(self.prior).__name__}. Ask for the mean."
+            )
+            raise TypeError(msg)
+        values, vectors = _leading(tangent, min(self.solver.rank, y.numel()), self.solver.seed)
+        return _Spread(mode, values=values, vectors=vectors)
+
+    @torch.no_grad()
+    def std(
+        self, y: Float[Tensor, " m"], size: int, generator: Generator | None
+    ) -> Float[Tensor, " n"]:
+        if self.solver.ensemble != "laplace" or not self._exact:
+            return super().std(y, size, generator)
+        fields, data = self._tangent(y).jacobians()
+        L = _factor(self._tangent(y).matrix(data)[0])
+        return torch.linalg.solve_triangular(L, fields[0], upper=False).norm(dim=0)
+
+    @torch.no_grad()
+    def sample(
+        self, y: Float[Tensor, " m"], size: int, generator: Generator | None = None
+    ) -> Float[Tensor, "size n"]:
+        z = torch.randn(size, self.control.size, dtype=torch.float64, generator=generator)
+        if self.solver.ensemble == "laplace":
+            return self.control.decode(self._spread(y).draw(z))
+        return self.control.decode(self._perturbed(y, z, generator).v)
+
+    def _perturbed(
+        self, y: Float[Tensor, " m"], z: Float[Tensor, "size c"], generator: Generator | None
+    ) -> Minimum:
+        r"""Returns minima for perturbed data and a perturbed mean of the control."""
+        if not self.control.white:
+            msg = (
+                f"Variational(ensemble='rto'): expected a prior that is Whitened or Gaussian, got "
+                f"{type(self.prior).__name__}. Use ensemble='laplace'."
+            )
+            raise TypeError(msg)
+        mode = self.mode(y).v
+        x = self.control.decode(mode).expand(len(z), -1)
+        noise = self.observation.sample(x, generator) - self.observation(x)
+        cost = Cost(self.control, self.observation, y + noise, centre=z)
+        return self._checked(self.solver.minimise(cost, mode.expand(len(z), -1)))
+
+    def info(self, y: Float[Tensor, " m"]) -> dict[str, Any]:
+        found = self.mode(y)
+        return {
+            "method": self.solver.method,
+            "converged": bool(found.converged[0]),
+            "iterations": int(found.iterations[0]),
+            "cost": found.cost[0].item(),
+            "gradient_norm": found.gradient_norm[0].item(),
+            "controls": self.control.size,
+        }
+
+
+def _factor(H: Float[Tensor, "c c"]) -> Float[Tensor, "c c"]:
+    L, info = torch.linalg.cholesky_ex(H)
+    if info > 0:
+        msg = (
+            "Variational: expected a minimum with a positive definite Hessian, got a saddle. "
+            "Start elsewhere (starts=...), or use a prior that is Whitened."
+        )
+        raise ValueError(msg)
+    return L
+
+
+def _leading(tangent: Tangent, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+    r"""Returns the leading eigenpairs of what the data tell, by Lanczos.
+
+    Directions are made orthogonal to all before; a space that is exhausted is left for another.
+    """
+    c = tangent.v.shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    rank = min(rank, c)
+    V, AV = torch.zeros(rank, c).double(), torch.zeros(rank, c).double()
+    q = torch.randn(c, dtype=torch.float64, generator=generator)
+    for k in range(rank):
+        q = _orthogonal(q, V[:k])
+        if q.norm() < 1e-10 * AV[:k].norm().clamp(min=1.0):
+            fresh = torch.randn(c, dtype=torch.float64, generator=generator)
+            q = _orthogonal(fresh, V[:k])
+        V[k] = q / q.norm()
+        AV[k] = q = tangent.information(V[k][None])[0]
+    T = V @ AV.mT
+    values, vectors = torch.linalg.eigh((T + T.mT) / 2)
+    return values.clamp(min=0.0), V.mT @ vectors
+
+
+def _orthogonal(q: Float[Tensor, " c"], V: Float[Tensor, "k c"]) -> Float[Tensor, " c"]:
+    for _ in range(2):
+        q = q - V.mT @ (V @ q)
+    return q
+
+
+class Variational(Solver[Energy]):
+    r"""The field that minimises the cost of prior and data: 3DVar, 4DVar.
+
+    .. math:: J(x) = J_b(x) - \log p(y \mid h(x))
+
+    It takes any prior with a cost, and any observation, linear or not. With a :class:`Whitened`
+    prior, e.g. the trajectories of a model, or a Gaussian one, the control is white noise: the
+    Hessian is at least the identity, so that the norm of the gradient bounds the distance to the
+    minimum, in prior standard deviations, wherever the cost is convex. The rule that stops looks
+    at the gradient and the cost, never at anything else.
+
+    The spread is that of the Gauss-Newton Hessian at the minimum, exact in a linear problem: by
+    a dense factor for up to 2000 controls, else by the ``rank`` leading eigenpairs of what the
+    data tell. Members are draws of that law, put through the model (``"laplace"``), or minima
+    for perturbed data and prior (``"rto"``), which bend with the cost.
+
+    Long windows of a chaotic model have many minima: take the data in growing ``windows``, each
+    from the minimum of the last (quasi-static assimilation), or several ``starts``.
+
+    References:
+        | A strategy for operational implementation of 4D-Var, using an incremental approach
+        | (Courtier, Thépaut & Hollingsworth, 1994)
+        | https://doi.org/10.1002/qj.49712051912
+        | Extending the limits of variational assimilation and nonlinear chaotic effects
+        | (Pires, Vautard & Talagrand, 1996)
+        | https://doi.org/10.1034/j.1600-0870.1996.00006.x
+        | Randomize-then-optimize: a method for sampling from posterior distributions in
+        | nonlinear inverse problems (Bardsley, Solonen, Haario & Laine, 2014)
+        | https://doi.org/10.1137/140964023
+
+    Arguments:
+        method: ``"gauss-newton"``, incremental, ``"lbfgs"``, or ``"gradient-descent"``.
+        steps: The largest number of steps of the minimisation.
+        tolerance: The norm of the gradient to reach, in the control.
+        decrease: The relative decrease of the cost under which, three times in a row, it is at
+            rest.
+        windows: The number of growing windows of data; 1 takes all data at once.
+        starts: The number of starts: the mean of the prior, then draws; the lowest cost wins.
+        ensemble: ``"laplace"`` or ``"rto"``.
+        memory: The number of pairs that L-BFGS keeps.
+        dense: The largest control whose Gauss-Newton matrix is formed; beyond, systems are
+            solved by conjugate gradients.
+        inner: The largest number of conjugate gradients for a step of Gauss-Newton.
+        rank: The number of eigenpairs for the spread of more than 2000 controls.
+        seed: The seed of starts and eigenpairs.
+        strict: Whether to raise where the minimisation did not converge.
+
+    Raises:
+        ValueError: If a setting is not known or not positive, if the noise is zero, or if the
+            minimisation does not converge and ``strict``.
+
+    Example:
+        >>> import matheron as mt
+        >>> grid = mt.Grid(x=[0.0, 1.0, 2.0])
+        >>> prior = mt.GaussianProcess(mt.Matern(0.5, lengthscale=2.0), grid)
+        >>> seen = mt.PointObservation(grid, mt.Points(x=[1.0]), noise_std=1.0)
+        >>> posterior = Variational()(prior, seen)(torch.tensor([2.0], dtype=torch.float64))
+        >>> round(posterior.mean[1].item(), 6), posterior.info["converged"]
+        (1.0, True)
+    """
+
+    requires: ClassVar = Energy
+
+    def __init__(
+        self,
+        method: str = "gauss-newton",
+        steps: int = 200,
+        tolerance: float = 1e-7,
+        decrease: float = 1e-14,
+        windows: int = 1,
+        starts: int = 1,
+        ensemble: str = "laplace",
+        memory: int = 20,
+        dense: int = 600,
+        inner: int = 200,
+        rank: int = 100,
+        seed: int = 0,
+        strict: bool = True,
+    ) -> None:
+        super().__init__()
+        self._check_name("method", method, METHODS)
+        self._check_name("ensemble", ensemble, ENSEMBLES)
+        least = min(steps, windows, starts, memory, inner, rank)
+        if not (tolerance > 0 and decrease >= 0 and least >= 1 and dense >= 0):
+            msg = (
+                f"Variational(...): expected a positive tolerance and counts, got a tolerance of "
+                f"{tolerance}, a decrease of {decrease}, and counts down to {least}. See the "
+                "defaults."
+            )
+            raise ValueError(msg)
+        self.method, self.ensemble, self.strict = method, ensemble, strict
+        self.steps, self.tolerance, self.decrease = steps, tolerance, decrease
+        self.windows, self.starts, self.memory = windows, starts, memory
+        self.dense, self.inner, self.rank, self.seed = dense, inner, rank, seed
+
+    @staticmethod
+    def _check_name(setting: str, name: str, known: tuple[str, ...]) -> None:
+        if name not in known:
+            msg = f"Variational({setting}=...): expected one of {known}, got {name!r}. Choose one."
+            raise ValueError(msg)
+
+    def minimise(
+        self, cost: Cost, v: Float[Tensor, "b c"], tolerance: float | None = None
+    ) -> Minimum:
+        r"""Returns the minimum of a cost, from a start, by the method of this solver."""
+        memory = self.memory if self.method == "lbfgs" else 0
+        direction: Direction = QuasiNewton(len(v), memory)
+        if self.method == "gauss-newton":
+            direction = _GaussNewton(self.dense, self.inner)
+        goal = self.tolerance if tolerance is None else max(tolerance, self.tolerance)
+        return minimise(cost, v, direction, self.steps, goal, self.decrease)
+
+    @torch.no_grad()
+    def prepare(self, prior: Energy, observation: Observation) -> Conditional:
+        if isinstance(observation, LinearObservation):
+            self._check_noise(observation)
+        return _Variational(frozen(prior), frozen(observation), self)  # type: ignore[type-var]
+
+    @staticmethod
+    def _check_noise(observation: LinearObservation) -> None:
+        R = observation.noise_variance
+        if not (R > 0).all():
+            msg = (
+                f"Variational(observation=...): expected data with noise, got "
+                f"{int((R <= 0).sum())} without. Give them a noise_std, or use Kriging()."
+            )
+            raise ValueError(msg)
