@@ -43,10 +43,13 @@ from .priors import WhittleMatern as WhittleMatern
 from .reconstruct import reconstruct as reconstruct
 from .solvers import DINEOF as DINEOF
 from .solvers import ConjugateGradient as ConjugateGradient
+from .solvers import EnsembleKalman as EnsembleKalman
 from .solvers import ExpansionGradient as ExpansionGradient
 from .solvers import InducingPoints as InducingPoints
+from .solvers import IterativeEnsembleKalman as IterativeEnsembleKalman
 from .solvers import Kriging as Kriging
 from .solvers import LocalKriging as LocalKriging
+from .solvers import ParticleFilter as ParticleFilter
 from .solvers import SparseCholesky as SparseCholesky
 from .solvers import Taper as Taper
 from .solvers import Vecchia as Vecchia

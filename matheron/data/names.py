@@ -292,7 +292,7 @@ def pick_variable(
             raise refuse(call("read", variable=asked), known, f"'{asked}'", cure)
         return found
     candidates = _measured(candidates)
-    if SIMULATED <= set(candidates):  # what was seen, and what a perfect instrument would see
+    if set(candidates) >= SIMULATED:  # what was seen, and what a perfect instrument would see
         return "ssh_obs"
     if len(candidates) == 1:
         return candidates[0]

@@ -13,13 +13,14 @@ from functools import cached_property
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from .gaussian import FEWEST, fitted, observed, separated
+from .gaussian import FEWEST, fitted, observed, parts, separated
 from .problem import Problem, Say, superobs
 from ..domain import Grid, Points
 from ..dynamics import OneLayerQG
 from ..observations import LinearObservation
 from ..posterior import Estimator
 from ..priors import GaussianProcess
+from ..priors.wave_packets import WavePackets
 from ..solvers.local import LocalKriging
 
 A_DAY = 86400.0
@@ -29,7 +30,11 @@ FIT_SPACING = 0.15
 """The width of the cells that data of a fit are averaged over, in degrees."""
 REACH = 2.7
 """The half-width of the windows of the first guess, over its timescale."""
-COURANT = 0.55
+WAVELENGTHS = (100e3, 900e3)
+"""The wavelengths of the packets, in metres."""
+LOST = 1e-3
+"""The share of their variance that is left out."""
+COURANT = 0.8
 """The most of a cell that the fastest water crosses in a step."""
 
 
@@ -65,6 +70,12 @@ class Windows:
         r"""The quarters of each window."""
         return self.starts[:, None] + torch.arange(self.size + 1)
 
+    @property
+    def middle(self) -> Windows:
+        r"""The window in the middle, alone."""
+        k = len(self.starts) // 2
+        return Windows(self.starts[k : k + 1], self.size, self.total)
+
     def blend(self, x: Float[Tensor, "*batch w k n"]) -> Float[Tensor, "*batch q n"]:
         r"""Returns the average of the windows, each with the more weight the farther its ends.
 
@@ -88,9 +99,9 @@ class Basin:
 
     The model has the box of the map, in cells of about ``spacing`` degrees. It starts ``before``
     the first day of the map and ends ``after`` the last one, where there are data. The first
-    guess is an optimal interpolation with scales of largest likelihood and the smoothness
-    :math:`5/2` in space; it is also the border. Values are total heights: anomalies and the known
-    mean. Land is held as the border is.
+    guess is the tuned optimal interpolation; it is also the border. Values are total heights:
+    anomalies and the known mean, that of the first day of the map. Land is held as the border is;
+    the biases of instruments, where they are fitted, are left to the first guess.
 
     Arguments:
         problem: The problem.
@@ -128,7 +139,7 @@ class Basin:
 
     def _set_first_guess(self, say: Say, spacing: float) -> None:
         data = superobs(_inside(self.problem, self.days), FIT_SPACING)
-        self.prior, like = fitted(data, separated(data, 2.5, 1.5), say)
+        self.prior, like = fitted(data, separated(data, 1.5, 1.5, free=True), say)
         used = superobs(data, 1.5 * max(spacing, FEWEST))
         used = replace(used, grid=self.days, known=None, values=used.anomalies)
         self._set_data(used, like)
@@ -142,7 +153,8 @@ class Basin:
     def take(self, kept: Bool[Tensor, " m"]) -> Basin:
         r"""Returns the sea with some of its data, in their order of the table."""
         new = copy.copy(self)
-        new.__dict__.pop("corners", None)
+        for name in ("corners", "at_data", "first_guess"):
+            new.__dict__.pop(name, None)
         new._set_data(self.data.take(kept), self.observation)
         return new
 
@@ -153,7 +165,7 @@ class Basin:
         points = self.days.points[: self.n]
         coords = points.coords.clone()
         coords[:, 0] = problem.grid.axes["time"][0]
-        full = Grid(epoch=problem.grid.epoch, metric=problem.grid.metric, **problem.grid.axes)
+        full = replace_time(problem.grid, problem.grid.axes["time"])
         shift = problem.grid.unflatten(problem.shift).nan_to_num(0.0).flatten()
         nodes, weights = full.interpolation(_points(coords, problem.grid))
         return (shift[nodes] * weights).sum(dim=-1)
@@ -198,6 +210,11 @@ class Basin:
         return self.quarters(x.unflatten(-1, (-1, self.n)))
 
     @cached_property
+    def first_guess(self) -> Float[Tensor, "q n"]:
+        r"""The heights of the first guess of the data there are."""
+        return self.guess(self.y)
+
+    @cached_property
     def corners(self) -> tuple[Int[Tensor, "m k"], Float[Tensor, "m k"]]:
         r"""The nodes about each datum, among those of all quarters, and their weights."""
         return self.grid.interpolation(self.observation.points)
@@ -207,6 +224,12 @@ class Basin:
         nodes, weights = self.corners
         anomalies = (x - self.mean).flatten(-2)
         return (anomalies[..., nodes] * weights).sum(dim=-1)
+
+    @cached_property
+    def at_data(self) -> Float[Tensor, " m"]:
+        r"""The known mean at the data, from that at the nodes."""
+        nodes, weights = self.corners
+        return (self.mean[nodes % self.n] * weights).sum(dim=-1)
 
     def onto(self, x: Float[Tensor, "*batch q n"]) -> Float[Tensor, "*batch p"]:
         r"""Returns the anomalies of heights at the nodes of the map."""
@@ -221,6 +244,20 @@ class Basin:
         place = self.days.points[: self.n]
         time = self.prior.covariance(day, day) / self.prior.variance(day[:1])
         return _root(time), _root(self.prior.covariance(place, place))
+
+    @cached_property
+    def packets(self) -> Float[Tensor, "n r"]:
+        r"""A square root of the covariance of wave packets in space, of variance one.
+
+        Its columns are eigenvectors: those that hold all but a thousandth of the variance.
+        """
+        axes = self.days.axes
+        space = Grid(lat=axes["lat"], lon=axes["lon"], metric="sphere")
+        prior = WavePackets(space, 1.0, WAVELENGTHS)
+        values, vectors = torch.linalg.eigh(prior.covariance(space.points, space.points).detach())
+        share = values.clamp(min=0).cumsum(0) / values.clamp(min=0).sum()
+        kept = share > LOST
+        return vectors[:, kept] * values[kept].sqrt()
 
     def simulate(
         self, size: int, generator: Generator | None = None
@@ -256,7 +293,8 @@ def steps_of(fastest: float, cell: float) -> int:
 
 def replace_time(grid: Grid, time: Float[Tensor, " t"]) -> Grid:
     r"""Returns the grid at other times, without land."""
-    return Grid(epoch=grid.epoch, metric=grid.metric, **{**grid.axes, "time": time})
+    lat, lon = grid.axes["lat"], grid.axes["lon"]
+    return Grid(time=time, lat=lat, lon=lon, epoch=grid.epoch, metric=grid.metric)
 
 
 def _points(coords: Tensor, like: Grid) -> Points:
@@ -309,6 +347,7 @@ def _inside(problem: Problem, days: Grid) -> Problem:
 
 
 def _local(prior: GaussianProcess, observation: LinearObservation) -> Estimator:
-    time = prior.kernel.parts[0].lengthscale.item()  # type: ignore[union-attr, operator]
-    window = max(REACH * time, 2.0)
-    return LocalKriging(window=window)(prior, observation)  # type: ignore[return-value]
+    duration = parts(prior.kernel)[0].lengthscale.max().item()
+    conditional = LocalKriging(window=max(REACH * duration, 2.0))(prior, observation)
+    assert isinstance(conditional, Estimator)
+    return conditional

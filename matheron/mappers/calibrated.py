@@ -50,8 +50,15 @@ class Calibrated(Conditional):
     def runs(self, size: int, generator: Generator | None) -> Float[Tensor, "size q n"]:
         r"""Returns the heights of perturbed runs."""
 
+    @cached_property
+    def _center(self) -> Float[Tensor, " n"]:
+        return self.basin.onto(self.run(self.basin.y))
+
     def estimate(self, y: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
-        rows = [self.basin.onto(self.run(v)) for v in y.reshape(-1, y.shape[-1])]
+        rows = [
+            self._center if torch.equal(v, self.basin.y) else self.basin.onto(self.run(v))
+            for v in y.reshape(-1, y.shape[-1])
+        ]
         return torch.stack(rows).reshape(*y.shape[:-1], -1)
 
     def sample(
@@ -62,10 +69,6 @@ class Calibrated(Conditional):
         runs = self.basin.onto(self.runs(max(size, 2), generator))
         apart = (runs - runs.mean(dim=0)) * (len(runs) / (len(runs) - 1)) ** 0.5
         return self._center + factor * apart[:size]
-
-    @cached_property
-    def _center(self) -> Float[Tensor, " n"]:
-        return self.estimate(self.basin.y)
 
     def std(
         self, y: Float[Tensor, " m"], size: int, generator: Generator | None

@@ -6,20 +6,22 @@ __all__ = ["BackAndForth", "bfn"]
 
 import torch
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from jaxtyping import Float
 from torch import Generator, Tensor
-from typing import Any
+from typing import Any, NamedTuple
 
-from .basin import QUARTERS, Basin, Windows
+from .basin import A_DAY, QUARTERS, Basin, Windows
 from .calibrated import Calibrated
 from .problem import Mapped, Problem, Say
-from ..domain import EARTH_RADIUS
+from ..domain import EARTH_RADIUS, Grid, Points
 from ..dynamics import OneLayerQG
 
 TOLERANCE = 1e-3
 """The change of the states of a pass, over their spread, at which a window has converged."""
+LEAST = 0.01
+"""The weight under which a datum does not count."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,22 @@ class Nudge:
     """
 
     gain: float = 0.7
-    duration: float = 1.0
-    spread: float = 10e3
+    duration: float = 0.4
+    spread: float = 30e3
     length: int = 7
-    stride: int = 2
-    passes: int = 8
+    stride: int = 3
+    passes: int = 4
+
+
+class Near(NamedTuple):
+    r"""The data that count at a time, the nodes about them, and the nodes they count for."""
+
+    rows: Tensor
+    places: Tensor
+    weights: Tensor
+    into: Tensor
+    of: Tensor
+    share: Tensor
 
 
 class BackAndForth(Calibrated):
@@ -81,28 +94,60 @@ class BackAndForth(Calibrated):
         return BackAndForth(basin, self.nudge, self.members, self.seed)
 
     def run(self, y: Float[Tensor, " m"]) -> Float[Tensor, "q n"]:
-        return self.drive(y, self.basin.guess(y))
+        same = torch.equal(y, self.basin.y)
+        return self.drive(y, self.basin.first_guess if same else self.basin.guess(y))
 
     def runs(self, size: int, generator: Generator | None) -> Float[Tensor, "size q n"]:
         guess, y = self.basin.simulate(size, generator)
         return self.drive(y, guess)
 
-    def _weights(self) -> Iterator[tuple[Tensor, Tensor]]:
-        r"""Yields for each quarter the data that count then, and their weight at every node."""
-        basin, nudge = self.basin, self.nudge
-        t = basin.observation.points.since(basin.grid.epoch).axis("time")
-        for time in basin.grid.axes["time"]:
-            age = (t - time).abs() / nudge.duration
-            near = torch.nonzero(age < 1)[:, 0]
-            yield near, self._closeness(near) * _gaspari_cohn(2 * age[near])
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        r"""The nodes about each datum at any time, and their weights."""
+        axes, points = self.basin.days.axes, self.basin.observation.points
+        flat = Grid(metric="sphere", lat=axes["lat"], lon=axes["lon"])
+        where = Points(points.coords[:, 1:], ("lat", "lon"), metric="sphere")
+        return flat.interpolation(where)
 
-    def _spread(self, y: Float[Tensor, "*batch m"]) -> tuple[Tensor, Tensor]:
-        r"""Returns the data about every quarter and node, and how much they count there."""
-        values, largest = [], []
-        for near, w in self._weights():
-            values.append((y[..., near] @ w.mT) / w.sum(dim=1).clamp(min=1e-12))
-            largest.append(w.amax(dim=1) if len(near) else y.new_zeros(self.basin.n))
-        return torch.stack(values, dim=-2), torch.stack(largest)
+    @cached_property
+    def _quarters(self) -> list[Near]:
+        r"""What every quarter of a day is nudged to."""
+        return [self._near(k) for k in range(self.basin.total + 1)]
+
+    def _near(self, k: int) -> Near:
+        basin, nudge = self.basin, self.nudge
+        time = basin.grid.axes["time"][k]
+        t = basin.observation.points.since(basin.grid.epoch).axis("time")
+        age = (t - time).abs() / nudge.duration
+        rows = torch.nonzero(age < 1)[:, 0]
+        w = self._closeness(rows) * _gaspari_cohn(2 * age[rows])
+        w = w * nudge.gain / w.sum(dim=1, keepdim=True).clamp(min=1.0)
+        into, of = torch.nonzero(w > LEAST * nudge.gain, as_tuple=True)
+        places, weights = self._places
+        return Near(rows, places[rows], weights[rows], into, of, w[into, of])
+
+    @cached_property
+    def _steps(self) -> list[Near]:
+        r"""What every step of all the windows is nudged to."""
+        return [self._together(column) for column in self.windows.index.mT.tolist()]
+
+    def _together(self, quarters: list[int]) -> Near:
+        parts, start = [self._quarters[k] for k in quarters], 0
+        moved = []
+        for w, part in enumerate(parts):
+            shift = w * self.basin.n
+            moved.append(
+                Near(
+                    part.rows,
+                    part.places + shift,
+                    part.weights.to(self.basin.dtype),
+                    part.into + shift,
+                    part.of + start,
+                    part.share.to(self.basin.dtype),
+                )
+            )
+            start += len(part.rows)
+        return Near(*(torch.cat(column) for column in zip(*moved, strict=True)))
 
     def _closeness(self, near: Tensor) -> Float[Tensor, "n k"]:
         points = self.basin.observation.points[near]
@@ -118,45 +163,47 @@ class BackAndForth(Calibrated):
     ) -> Float[Tensor, "*batch q n"]:
         r"""Returns heights every quarter of a day, from anomalies and a first guess."""
         basin, index = self.basin, self.windows.index
-        shape = (*guess.shape[:-2], *index.shape, *basin.shape)
-        border = guess[..., index, :].reshape(shape).to(basin.dtype)
-        values, weight = self._spread(y)
-        target = (values + basin.mean)[..., index, :].reshape(shape).to(basin.dtype)
-        pull = (self.nudge.gain * weight)[index].unflatten(-1, basin.shape).to(basin.dtype)
+        border = guess[..., index, :].to(basin.dtype)
+        total = (y + basin.at_data).to(basin.dtype)
         fastest = 1.3 * basin.fastest(guess)
-        ways = [basin.model(fastest, way) for way in (1, -1)]
-        x, last = border[..., 0, :, :], border
-        count = index.shape[1] - 1
+        forward, backward = (basin.model(fastest, way) for way in (1, -1))
+        x, last = border[..., 0, :], border
         for _ in range(self.nudge.passes):
-            states = self._integrate(ways[0], x, border, target, pull)
-            change = (states - last).square().mean().sqrt() / (states - border).std().clamp(1e-9)
+            states = self._integrate(forward, x, border, total, self._steps)
+            change = (states - last).square().mean() / (states - border).square().mean()
             last = states
-            if change < TOLERANCE:
+            if not change > TOLERANCE**2:
                 break
-            back = [v.flip(-3) for v in (border, target, pull)]
-            x = self._integrate(ways[1], states[..., count, :, :], *back)[..., count, :, :]
-        return self.windows.blend(last.double().flatten(-2))
+            back = self._integrate(
+                backward, states[..., -1, :], border.flip(-2), total, self._steps[::-1]
+            )
+            x = back[..., -1, :]
+        return self.windows.blend(last.double())
 
     def _integrate(
-        self, model: OneLayerQG, x: Tensor, border: Tensor, target: Tensor, pull: Tensor
+        self, model: OneLayerQG, x: Tensor, border: Tensor, y: Tensor, near: list[Near]
     ) -> Tensor:
         r"""Returns the states of a pass, the first one included."""
-        steps = round(86400 / QUARTERS / abs(model.dt))
-        states = [x]
-        for k in range(1, border.shape[-3]):
-            x = torch.where(model.frozen, border[..., k, :, :], model(x, steps))
-            x = _nudged(model, x, target[..., k, :, :], pull[..., k, :, :])
+        steps = round(A_DAY / QUARTERS / abs(model.dt))
+        states, frozen = [x], model.frozen.flatten()
+        for k in range(1, border.shape[-2]):
+            x = model(x.unflatten(-1, self.basin.shape), steps).flatten(-2)
+            x = torch.where(frozen, border[..., k, :], x)
+            x = self._nudged(model, x, y, near[k])
             states.append(x)
-        return torch.stack(states, dim=-3)
+        return torch.stack(states, dim=-2)
+
+    def _nudged(self, model: OneLayerQG, x: Tensor, y: Tensor, near: Near) -> Tensor:
+        flat = x.flatten(-2)
+        seen = (flat[..., near.places] * near.weights).sum(dim=-1)
+        pull = (y[..., near.rows] - seen)[..., near.of] * near.share
+        pull = torch.zeros_like(flat).index_add(-1, near.into, pull)
+        psi, more = (model.enter(v.reshape(*x.shape[:-1], *self.basin.shape)) for v in (x, pull))
+        q = model.vorticity(psi) - model.solver.screening[:, None] * more
+        return model.leave(model.invert(q, psi)).flatten(-2)
 
     def info(self, y: Float[Tensor, " m"]) -> dict[str, Any]:
         return {"windows": len(self.windows.starts)} | super().info(y)
-
-
-def _nudged(model: OneLayerQG, x: Tensor, target: Tensor, pull: Tensor) -> Tensor:
-    psi = model.enter(x)
-    stretching = model.solver.screening[:, None] * pull * (model.enter(target) - psi)
-    return model.leave(model.invert(model.vorticity(psi) - stretching, psi))
 
 
 def _gaspari_cohn(r: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["IMAGES", "MAPPERS", "TRACKS", "mapper"]
 
-from . import eofs, gaussian, markov, waves
+from . import eofs, gaussian, markov, nudging, variational_qg, waves
 from .problem import Mapper
 
 TRACKS: dict[str, Mapper] = {
@@ -16,6 +16,8 @@ TRACKS: dict[str, Mapper] = {
     "spde": markov.spde,
     "advection-diffusion": markov.advection_diffusion,
     "dymost": gaussian.dymost,
+    "bfn": nudging.bfn,
+    "4dvarqg": variational_qg.variational_qg,
 }
 """Those that map data along tracks and swaths."""
 

@@ -20,6 +20,8 @@ FIT = 1200
 """The data of a fit, which has the dense covariance."""
 DAYS = 15.0
 """The days of a fit."""
+BEYOND = 8.0
+"""How far beyond the map data are used, in days: packets of the longest waves last longer."""
 
 
 def miost(problem: Problem, say: Say) -> Mapped:
@@ -27,8 +29,9 @@ def miost(problem: Problem, say: Say) -> Mapped:
 
     Variance, slope and duration have the largest likelihood over some days in the middle.
     """
-    data = superobs(problem, 2 * FEWEST)
     times = problem.grid.axes["time"]
+    near = problem.near(times[0].item() - BEYOND, times[-1].item() + BEYOND)
+    data = superobs(near, 2 * FEWEST)
     t = data.points.since(problem.grid.epoch).axis("time")
     beyond = max((times[0] - t.min()).item(), (t.max() - times[-1]).item(), 2.5)
     variance = scale_of(data.anomalies) ** 2

@@ -175,7 +175,7 @@ class LinearObservation(Observation):
         rows, nodes = H.pattern.row_index[seen], H.pattern.column_index[seen]
         axis = self.domain.points.axis("time")
         times = self.domain.axes["time"] if isinstance(self.domain, Grid) else axis.unique()
-        places = torch.searchsorted(times, axis)[nodes]
+        places = torch.searchsorted(times, axis.contiguous())[nodes]
         start = torch.full((H.shape[0],), -1)
         last = start.scatter_reduce(0, rows, places, "amax")
         first = start.scatter_reduce(0, rows, places, "amin", include_self=False)

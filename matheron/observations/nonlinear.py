@@ -51,6 +51,8 @@ class NonlinearObservation(Observation):
         [5.0, 10.0]
     """
 
+    domain: Grid
+
     def __init__(
         self,
         domain: Grid,

@@ -28,7 +28,7 @@ from ..posterior import Conditional
 from ..priors.base import Prior
 
 P = TypeVar("P", bound=Prior)
-M = TypeVar("M", bound="Prior | LinearObservation")
+M = TypeVar("M", bound="Prior | Observation")
 
 
 class Solver(nn.Module, abc.ABC, Generic[P]):

@@ -6,9 +6,9 @@ __all__ = ["Control", "Cost", "Tangent", "control_of"]
 
 import abc
 import torch
-import torch.autograd.forward_ad as forward_ad
 
 from collections.abc import Callable
+from functools import cached_property
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -17,8 +17,8 @@ from ..linalg.dense import square_root
 from ..observations import LinearObservation, Observation
 from ..priors.base import Energy, GaussianPrior, Whitened
 
-NUMBERS = 20_000_000
-"""The numbers of a block of tangents."""
+NUMBERS = 400_000
+"""The numbers of the fields whose derivatives are taken at once: a graph holds a few hundred."""
 
 
 class Control(abc.ABC):
@@ -36,10 +36,6 @@ class Control(abc.ABC):
     def decode(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch n"]:
         r"""Returns the field."""
 
-    def push(self, v: Float[Tensor, "*batch c"], u: Float[Tensor, "*batch c"]) -> Tensor:
-        r"""Returns the derivative of the field along ``u``."""
-        return derivative(self.decode, v, u)
-
     def cost(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:
         r"""Returns the cost of the prior."""
         return v.square().sum(dim=-1) / 2
@@ -49,18 +45,34 @@ class Control(abc.ABC):
         return u
 
 
+class _Turned:
+    r"""The derivative of a function at a point, by two passes in reverse mode.
+
+    The adjoint :math:`w \mapsto G^\top w` is linear, and its adjoint is :math:`G`: no rule but
+    those of the reverse mode is needed, which in torch is much the faster of the two.
+    """
+
+    def __init__(self, y: Tensor, x: Tensor) -> None:
+        with torch.enable_grad():
+            self.w = torch.zeros_like(y).requires_grad_()
+            (self.back,) = torch.autograd.grad(y, x, self.w, create_graph=True)
+
+    def __call__(self, u: Tensor, again: bool = False) -> Tensor:
+        (d,) = torch.autograd.grad(self.back, self.w, u, retain_graph=again)
+        return d
+
+
 def derivative(function: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
-    r"""Returns the derivative of a function along ``u``, in forward mode.
+    r"""Returns the derivative of a function along ``u``.
 
     Example:
         >>> x = torch.tensor([1.0, 2.0], dtype=torch.float64)
         >>> derivative(torch.square, x, torch.ones_like(x)).tolist()
         [2.0, 4.0]
     """
-    with torch.no_grad(), forward_ad.dual_level():
-        y = function(forward_ad.make_dual(x.detach().contiguous(), u))
-        found: Tensor | None = forward_ad.unpack_dual(y).tangent
-        return torch.zeros_like(y) if found is None else found
+    with torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
+        return _Turned(function(x), x)(u)
 
 
 class _White(Control):
@@ -96,9 +108,6 @@ class _Root(Control):
     def decode(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch n"]:
         return self.drift + v @ self.root.mT
 
-    def push(self, v: Float[Tensor, "*batch c"], u: Float[Tensor, "*batch c"]) -> Tensor:
-        return u @ self.root.mT
-
 
 class _Field(Control):
     r"""The field itself, for a prior that is known by its cost alone."""
@@ -110,9 +119,6 @@ class _Field(Control):
 
     def decode(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch n"]:
         return v
-
-    def push(self, v: Float[Tensor, "*batch c"], u: Float[Tensor, "*batch c"]) -> Tensor:
-        return u
 
     def cost(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:
         return self.prior.cost(v)
@@ -193,8 +199,8 @@ class Cost(Objective):
 class Tangent:
     r"""A cost about a point: the Gauss-Newton matrix :math:`J_b'' + G^\top R^{-1} G`.
 
-    :math:`G` is the derivative of the data in the control: a product with it goes in forward
-    mode, one with its transpose in reverse mode.
+    :math:`G` is the derivative of the data in the control. The model runs once; products with
+    :math:`G` and its transpose go through what is kept of that run.
 
     Arguments:
         cost: The cost.
@@ -205,13 +211,17 @@ class Tangent:
         self.cost, self.control = cost, cost.control
         with torch.enable_grad():
             self.v = v.detach().requires_grad_()
-            x = self.control.decode(self.v)
-            self.data = cost.observation(x)
-        self.x = x.detach()
+            self.field = self.control.decode(self.v)
+            self.data = cost.observation(self.field)
+        self.x = self.field.detach()
+
+    @cached_property
+    def _forward(self) -> _Turned:
+        return _Turned(self.field, self.v)
 
     def push(self, u: Float[Tensor, "b c"]) -> Float[Tensor, "b m"]:
         r"""Returns :math:`G u`."""
-        return self._see(self.x, self.control.push(self.v.detach(), u))
+        return self._see(self.x, self._forward(u, again=True))
 
     def _see(self, x: Tensor, dx: Tensor) -> Tensor:
         h = self.cost.observation
@@ -254,7 +264,7 @@ class Tangent:
         unit = torch.zeros(b, k, c, dtype=torch.float64)
         unit[:, torch.arange(k), index] = 1.0
         v, x = (t.detach()[:, None].expand(-1, k, -1).flatten(0, 1) for t in (self.v, self.x))
-        dx = self.control.push(v, unit.flatten(0, 1))
+        dx = derivative(self.control.decode, v, unit.flatten(0, 1))
         return dx.unflatten(0, (b, k)), self._see(x, dx).unflatten(0, (b, k))
 
     def matrix(self, G: Float[Tensor, "b c m"]) -> Float[Tensor, "b c c"]:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 SUFFICIENT = 1e-4
 """The part of the decrease promised by the slope that a step must bring (Armijo)."""
-HALVINGS = 40
+HALVINGS = 20
 """The most trials of a line search."""
 ROUNDING = 1e-14
 """What rounding may add to a cost, relative to it."""
-PATIENCE = 3
-"""Steps in a row without a decrease after which a member has come to rest."""
+PATIENCE = 5
+"""Steps in a row without gain after which a member has come to rest."""
 
 
 class Objective(abc.ABC):
@@ -143,9 +143,9 @@ def minimise(
 ) -> Minimum:
     r"""Returns minima of the members of a batch, each with its own steps.
 
-    A member stops once the norm of its gradient is under ``tolerance``, or once its cost has
-    decreased by less than ``decrease``, relatively, for three steps in a row. The answer for one
-    does not depend on the others.
+    A member stops once the norm of its gradient is under ``tolerance``, or once, for five steps
+    in a row, its cost has decreased by less than ``decrease``, relatively, and its gradient is
+    not the smallest so far. The answer for one does not depend on the others.
 
     Arguments:
         objective: The costs.
@@ -189,6 +189,7 @@ class _Descent:
         self.tolerance, self.decrease = tolerance, decrease
         self.v = v.clone()
         self.f, self.g = objective.gradient(self.v)
+        self.least = self.g.norm(dim=-1)
         self.idle = torch.zeros(len(v), dtype=torch.long)
         self.iterations = torch.zeros(len(v), dtype=torch.long)
         self.stuck = ~self.f.isfinite()
@@ -206,7 +207,10 @@ class _Descent:
         found, ahead, slope = _search(part, v, f, g, p)
         new_v, new_f, new_g = ahead
         self.direction.learn(i[found], (new_v - v)[found], (new_g - g)[found])
+        norm = new_g.norm(dim=-1)
         idle = f - new_f <= self.decrease * f.abs().clamp(min=1.0)
+        idle &= norm > 0.9 * self.least[i]
+        self.least[i] = torch.minimum(norm, self.least[i])
         self.idle[i] = torch.where(idle, self.idle[i] + 1, 0)
         # no lower point along a direction that promised next to nothing: this is the minimum
         rest = ~found & (slope.abs() <= 1e-9 * f.abs().clamp(min=1.0))

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from typing import Any, ClassVar
 
 from .base import Solver, frozen
-from .controls import NUMBERS, Cost, Tangent, control_of
+from .controls import Cost, Tangent, control_of
 from .descent import (
     Direction,
     Minimum,
@@ -30,8 +30,10 @@ METHODS = ("gauss-newton", "lbfgs", "gradient-descent")
 ENSEMBLES = ("laplace", "rto")
 INEXACT = 1e-2
 """The largest relative residual of the linear systems of Gauss-Newton."""
-LOOSE = 1e-3
+LOOSE = 1e-2
 """The norm of the gradient that is enough before the last window."""
+ENTRIES = 20_000_000
+"""The entries of the matrices that are solved at once."""
 EXACT = 2000
 """The most controls whose Hessian is factorised for the spread."""
 
@@ -54,7 +56,7 @@ class _GaussNewton(Direction):
             eta = g.norm(dim=-1).clamp(max=INEXACT)
             return conjugate_directions(Tangent(objective, v).product, -g, eta, self.inner)
         n = objective.y.shape[1] + 2 * v.shape[1]
-        blocks = torch.arange(len(v)).split(max(1, NUMBERS // (v.shape[1] * n)))
+        blocks = torch.arange(len(v)).split(max(1, ENTRIES // (v.shape[1] * n)))
         return torch.cat([self._solve(objective.take(i), v[i], g[i]) for i in blocks])
 
     @staticmethod
@@ -100,16 +102,19 @@ class _Variational(Conditional):
 
     @torch.no_grad()
     def estimate(self, y: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
-        if y.ndim == 1:
-            return self.control.decode(self.mode(y).v[0])
-        found = self._minimise(y.reshape(-1, y.shape[-1]))
-        return self.control.decode(found.v).reshape(*y.shape[:-1], -1)
+        rows = y.reshape(-1, y.shape[-1])
+        self._last = (rows.nan_to_num(), self._minimise(rows))
+        return self.control.decode(self._last[1].v).reshape(*y.shape[:-1], -1)
 
     def mode(self, y: Float[Tensor, " m"]) -> Minimum:
-        r"""Returns the minimum of the cost; remembered, for the spread about it."""
-        if self._last is None or not torch.equal(self._last[0], y):
-            self._last = (y.clone(), self._minimise(y[None]))
-        return self._last[1]
+        r"""Returns the minimum of the cost; those of the last batch are remembered."""
+        if self._last is not None and self._last[0].shape[1] == len(y):
+            same = (self._last[0] == y.nan_to_num()).all(dim=-1)  # gaps may hold NaN
+            if same.any():
+                return self._last[1].take(torch.nonzero(same)[0])
+        found = self._minimise(y[None])
+        self._last = (y[None].nan_to_num(), found)
+        return found
 
     def _minimise(self, y: Float[Tensor, "b m"]) -> Minimum:
         solver, b = self.solver, len(y)
@@ -233,20 +238,25 @@ def _factor(H: Float[Tensor, "c c"]) -> Float[Tensor, "c c"]:
 def _leading(tangent: Tangent, rank: int, seed: int) -> tuple[Tensor, Tensor]:
     r"""Returns the leading eigenpairs of what the data tell, by Lanczos.
 
-    Directions are made orthogonal to all before; a space that is exhausted is left for another.
+    Directions are made orthogonal to all before. They start among those that the data see, so
+    that nothing is left out where there are as many as data; a space that is exhausted is left
+    for another.
     """
     c = tangent.v.shape[1]
     generator = torch.Generator().manual_seed(seed)
-    rank = min(rank, c)
-    V, AV = torch.zeros(rank, c).double(), torch.zeros(rank, c).double()
-    q = torch.randn(c, dtype=torch.float64, generator=generator)
-    for k in range(rank):
-        q = _orthogonal(q, V[:k])
-        if q.norm() < 1e-10 * AV[:k].norm().clamp(min=1.0):
-            fresh = torch.randn(c, dtype=torch.float64, generator=generator)
-            q = _orthogonal(fresh, V[:k])
-        V[k] = q / q.norm()
-        AV[k] = q = tangent.information(V[k][None])[0]
+    V, AV = torch.zeros(0, c).double(), torch.zeros(0, c).double()
+    q = torch.zeros(c, dtype=torch.float64)
+    while len(V) < min(rank, c):
+        q = _orthogonal(q, V)
+        if q.norm() <= 1e-10 * AV.norm():
+            z = torch.randn(1, c, dtype=torch.float64, generator=generator)
+            z = tangent.information(z)[0]
+            q = _orthogonal(z, V)
+            if q.norm() <= 1e-10 * z.norm():
+                break
+        V = torch.cat([V, q[None] / q.norm()])
+        q = tangent.information(V[-1:])[0]
+        AV = torch.cat([AV, q[None]])
     T = V @ AV.mT
     values, vectors = torch.linalg.eigh((T + T.mT) / 2)
     return values.clamp(min=0.0), V.mT @ vectors
@@ -292,8 +302,8 @@ class Variational(Solver[Energy]):
         method: ``"gauss-newton"``, incremental, ``"lbfgs"``, or ``"gradient-descent"``.
         steps: The largest number of steps of the minimisation.
         tolerance: The norm of the gradient to reach, in the control.
-        decrease: The relative decrease of the cost under which, three times in a row, it is at
-            rest.
+        decrease: The relative decrease of the cost under which, five times in a row and without
+            a smaller gradient, it is at rest.
         windows: The number of growing windows of data; 1 takes all data at once.
         starts: The number of starts: the mean of the prior, then draws; the lowest cost wins.
         ensemble: ``"laplace"`` or ``"rto"``.
@@ -331,7 +341,7 @@ class Variational(Solver[Energy]):
         starts: int = 1,
         ensemble: str = "laplace",
         memory: int = 20,
-        dense: int = 600,
+        dense: int = 100,
         inner: int = 200,
         rank: int = 100,
         seed: int = 0,
@@ -374,7 +384,7 @@ class Variational(Solver[Energy]):
     def prepare(self, prior: Energy, observation: Observation) -> Conditional:
         if isinstance(observation, LinearObservation):
             self._check_noise(observation)
-        return _Variational(frozen(prior), frozen(observation), self)  # type: ignore[type-var]
+        return _Variational(frozen(prior), frozen(observation), self)
 
     @staticmethod
     def _check_noise(observation: LinearObservation) -> None:

@@ -76,7 +76,8 @@ class Arrivals:
         H, s = observation.matrix().detach(), self.prior.states
         time = torch.zeros(H.shape[0], dtype=torch.int64)
         first = torch.full_like(time, self.prior.times)
-        rows, at = H.pattern.row_index, H.pattern.column_index // s
+        seen = H.values != 0  # a point on a node has corners of no weight beyond it
+        rows, at = H.pattern.row_index[seen], H.pattern.column_index[seen] // s
         time = time.scatter_reduce(0, rows, at, "amax")
         self.first = first.scatter_reduce(0, rows, at, "amin")
         self._set_times(time)
@@ -87,7 +88,7 @@ class Arrivals:
         place = torch.full((H.shape[0],), -1)
         place[index] = torch.arange(len(index))
         rows = place[H.pattern.row_index]
-        here = rows >= 0
+        here = (rows >= 0) & (H.values != 0)
         return _Rows(rows[here], H.pattern.column_index[here], H.values[here], len(index))
 
     def _set_function(self, observation: NonlinearObservation) -> None:

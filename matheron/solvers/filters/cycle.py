@@ -27,6 +27,7 @@ class CycleScores:
         standard_error: The standard error of ``rmse``, between the independent experiments; NaN
             for one.
         analyses: The number of analyses that were scored.
+        experiments: The error of each experiment; far above the others where a filter lost track.
     """
 
     rmse: float
@@ -34,6 +35,7 @@ class CycleScores:
     spread: float
     standard_error: float
     analyses: int
+    experiments: Float[Tensor, " e"]
 
 
 class TwinExperiment:
@@ -165,4 +167,4 @@ def _scores(means: Float[Tensor, "3 e"], count: int) -> CycleScores:
     rmse, forecast, spread = means.mean(dim=-1).tolist()
     experiments = means.shape[-1]
     error = (means[0].std() / experiments**0.5).item() if experiments > 1 else math.nan
-    return CycleScores(rmse, forecast, spread, error, count)
+    return CycleScores(rmse, forecast, spread, error, count, means[0])

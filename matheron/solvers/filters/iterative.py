@@ -11,7 +11,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-from .transforms import Departures, _svd, whiten
+from .transforms import Departures, thin_svd, whiten
 
 
 def gauss_newton(
@@ -62,7 +62,7 @@ def gauss_newton(
     change = math.inf
     for _ in range(iterations):
         seen = _departures(predict(mean + (w + math.sqrt(N - 1) * T) @ A), inverse, y, noise)
-        U, s, _ = _svd(seen.anomalies)
+        U, s, _ = thin_svd(seen.anomalies)
         slope = seen.innovation[..., None, :] @ seen.anomalies.mT - w
         step = slope + slope @ (U * (1 / (1 + s.square()) - 1)[..., None, :]) @ U.mT
         w = w + step

@@ -79,6 +79,7 @@ class Weighted:
         if self.log_weights is None:
             return A.mT @ A / (A.shape[-2] - 1)
         w = self.log_weights.softmax(dim=-1)[..., None]
+        # where one member has all the weight, nothing is left of the anomalies either
         unbiased = 1 - w.square().sum(dim=-2, keepdim=True)
         return (w * A).mT @ A / unbiased.clamp(min=1e-3)
 
@@ -178,6 +179,17 @@ class IterativeCycle(Scheme[tuple[Tensor, int]]):
         tolerance: The change of the weights of the mean, in standard deviations, that stops them.
         inflation: The factor of the anomalies of the start, after each cycle.
         rotation: Whether these anomalies are rotated at random.
+
+    Raises:
+        ValueError: If ``lag`` or ``iterations`` is under one.
+
+    Example:
+        >>> smoother = IterativeCycle(10, lag=2)
+        >>> system = System(lambda x: 2 * x, lambda x: x, torch.ones(3).double())
+        >>> E = torch.randn(10, 3, generator=torch.Generator().manual_seed(0)).double()
+        >>> (start, intervals), _ = smoother.cycle((E, 0), torch.ones(3).double(), system)
+        >>> intervals  # the window is not full yet
+        1
     """
 
     def __init__(
@@ -245,6 +257,17 @@ class ParticleCycle(Scheme[Weighted]):
         jitter: The bandwidth of the kernel that moves particles after resampling, in units of
             the usual one; 0 for none. A model without errors asks for some.
         error: Draws the errors of the model over one cycle, for a shape; ``None`` for none.
+
+    Raises:
+        ValueError: If ``threshold`` or ``jitter`` is out of bounds.
+
+    Example:
+        >>> system = System(lambda x: 2 * x, lambda x: x, torch.ones(1).double())
+        >>> particles = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+        >>> filter = ParticleCycle(3)
+        >>> y = torch.tensor([2.0], dtype=torch.float64)
+        >>> round(filter.cycle(filter.start(particles), y, system)[1].mean.item(), 3)
+        2.0
     """
 
     def __init__(
@@ -301,6 +324,12 @@ class ThreeDVar(Scheme[Tensor]):
     Arguments:
         covariance: The covariance of forecast errors, say a small part of that of the climate,
             with shape :math:`(s, s)`.
+
+    Example:
+        >>> system = System(lambda x: 2 * x, lambda x: x, torch.ones(1).double())
+        >>> x, y = torch.ones(1, 1).double(), torch.tensor([3.0]).double()
+        >>> ThreeDVar(torch.ones(1, 1).double()).cycle(x, y, system)[1].mean.item()
+        2.5
     """
 
     def __init__(self, covariance: Float[Tensor, "s s"]) -> None:
@@ -335,6 +364,13 @@ class OptimalInterpolation(ThreeDVar):
     Arguments:
         mean: The mean of the climate, with shape :math:`(s)`.
         covariance: Its covariance, with shape :math:`(s, s)`.
+
+    Example:
+        >>> system = System(lambda x: 2 * x, lambda x: x, torch.ones(1).double())
+        >>> x, y = torch.ones(1, 1).double(), torch.tensor([3.0]).double()
+        >>> climate = torch.zeros(1).double(), torch.ones(1, 1).double()
+        >>> OptimalInterpolation(*climate).cycle(x, y, system)[1].mean.item()
+        1.5
     """
 
     def __init__(self, mean: Float[Tensor, " s"], covariance: Float[Tensor, "s s"]) -> None:

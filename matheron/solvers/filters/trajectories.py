@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from typing import Any
 
 from .arrivals import Arrivals
+from ..base import frozen
 from ...observations import Observation
 from ...posterior import Sampler
 from ...priors.dynamics import Markovian
@@ -36,12 +37,12 @@ class EnsembleConditional(Sampler):
     def __init__(
         self, where: str, prior: Markovian, observation: Observation, size: int, seed: int
     ) -> None:
-        super().__init__(prior, observation)
+        super().__init__(frozen(prior), observation)
         if size < 2:
             msg = f"{where}(size=...): expected two members or more, got {size}. Try 50."
             raise ValueError(msg)
         self.size, self.seed = size, seed
-        self.arrivals = Arrivals(where, prior, observation)
+        self.arrivals = Arrivals(where, self.prior, observation)
         self._last: tuple[Tensor, Tensor, dict[str, Any]] | None = None
 
     @abc.abstractmethod

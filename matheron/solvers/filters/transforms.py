@@ -17,6 +17,7 @@ __all__ = [
     "random_rotation",
     "reweighted",
     "symmetric_weights",
+    "thin_svd",
     "whiten",
     "whitened",
 ]
@@ -70,6 +71,7 @@ def whitened(
 
 
 def whiten(v: Float[Tensor, "*batch r m"], noise: Tensor) -> Float[Tensor, "*batch r m"]:
+    r"""Returns :math:`v R^{-1/2}`, from variances or by the Cholesky factor of a covariance."""
     if noise.ndim == 1:
         return v / noise.sqrt()
     L = torch.linalg.cholesky(noise)
@@ -118,11 +120,12 @@ def symmetric_weights(seen: Departures) -> Float[Tensor, "*batch size size"]:
         >>> round(Ea.mean().item(), 9), round(Ea.var().item(), 9)  # variances 1 and 1
         (2.0, 0.5)
     """
-    U, s, V = _svd(seen.anomalies)
+    U, s, V = thin_svd(seen.anomalies)
     return _mean_weights(seen, U, s, V) + _root(U, s)
 
 
-def _svd(S: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def thin_svd(S: Float[Tensor, "*batch size m"]) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns :math:`U, s, V` of :math:`S = U s V^\top`, without the null spaces."""
     U, s, V = torch.linalg.svd(S, full_matrices=False)
     return U, s, V.mT
 
@@ -160,7 +163,7 @@ def perturbed_weights(
     N = S.shape[-2]
     D = torch.randn(S.shape, dtype=S.dtype, generator=generator)
     D = D - D.mean(dim=-2, keepdim=True)
-    U, s, V = _svd(S)
+    U, s, V = thin_svd(S)
     spread = torch.eye(N, dtype=S.dtype) + (D / math.sqrt(N - 1) - S) @ _gain(U, s, V)
     return _mean_weights(seen, U, s, V) + spread
 
@@ -175,7 +178,7 @@ def deterministic_weights(seen: Departures) -> Float[Tensor, "*batch size size"]
         | https://doi.org/10.1111/j.1600-0870.2007.00299.x
     """
     S = seen.anomalies
-    U, s, V = _svd(S)
+    U, s, V = thin_svd(S)
     spread = torch.eye(S.shape[-2], dtype=S.dtype) - S @ _gain(U, s, V) / 2
     return _mean_weights(seen, U, s, V) + spread
 
@@ -242,10 +245,17 @@ def finite_size_inflation(seen: Departures, strength: float = 1.0) -> Float[Tens
         seen: The whitened ensemble.
         strength: How many times the prior of :math:`\lambda` is counted; 2 where models are
             almost linear.
+
+    Example:
+        >>> E = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
+        >>> R = torch.ones(1, dtype=torch.float64)
+        >>> near, far = (whitened(E, torch.tensor([v]).double(), R) for v in (0.5, 9.0))
+        >>> [round(finite_size_inflation(seen).item(), 1) for seen in (near, far)]
+        [1.0, 5.2]
     """
     S = seen.anomalies
     N = S.shape[-2]
-    _, s, V = _svd(S)
+    _, s, V = thin_svd(S)
     power = (seen.innovation[..., None, :] @ V)[..., 0, :].square()
     # each direction that no datum sees counts one
     blind = N - s.shape[-1]
