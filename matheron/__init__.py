@@ -29,6 +29,7 @@ from .kernels import separable as separable
 from .kernels import sum_metric as sum_metric
 from .observations import GriddedObservation as GriddedObservation
 from .observations import MatrixObservation as MatrixObservation
+from .observations import NonlinearObservation as NonlinearObservation
 from .observations import PointObservation as PointObservation
 from .observations import Stack as Stack
 from .posterior import Posterior as Posterior
@@ -38,7 +39,9 @@ from .priors import AlongTrackError as AlongTrackError
 from .priors import GaussianProcess as GaussianProcess
 from .priors import LagrangianProcess as LagrangianProcess
 from .priors import MarkovSum as MarkovSum
+from .priors import StrongConstraint as StrongConstraint
 from .priors import WavePackets as WavePackets
+from .priors import WeakConstraint as WeakConstraint
 from .priors import WhittleMatern as WhittleMatern
 from .reconstruct import reconstruct as reconstruct
 from .solvers import DINEOF as DINEOF
@@ -52,5 +55,6 @@ from .solvers import LocalKriging as LocalKriging
 from .solvers import ParticleFilter as ParticleFilter
 from .solvers import SparseCholesky as SparseCholesky
 from .solvers import Taper as Taper
+from .solvers import Variational as Variational
 from .solvers import Vecchia as Vecchia
 from .variogram import variogram as variogram

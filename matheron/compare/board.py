@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .problems import images, map_grid
+from .problems import chosen, images, map_grid
 from .runs import run_method
 from .scores import truth_at
 from .. import plots
@@ -95,6 +95,8 @@ class Board:
         return self.table()
 
     def _check(self, experiment: Experiment, methods: Sequence[str]) -> None:
+        chosen(experiment.observations, self.only)
+        map_grid(experiment, self.step)
         fit = IMAGES if images(experiment) else TRACKS
         for name in methods:
             mapper(name)

@@ -2,7 +2,7 @@ r"""From an experiment to what its mappers are given."""
 
 from __future__ import annotations
 
-__all__ = ["map_grid", "problem_of"]
+__all__ = ["chosen", "images", "map_grid", "problem_of"]
 
 import numpy as np
 import torch
@@ -81,15 +81,15 @@ def problem_of(
         >>> len(problem) == len(problem.passes), problem.grid.shape
         (True, (2, 11, 11))
     """
-    chosen = _chosen(experiment.observations, only)
+    used = chosen(experiment.observations, only)
     grid = map_grid(experiment, step)
     assert grid.epoch is not None
     if images(experiment):
-        return _of_images(experiment, chosen, grid, seed)
-    return _of_tracks(experiment, chosen, grid, seed)
+        return _of_images(experiment, used, grid, seed)
+    return _of_tracks(experiment, used, grid, seed)
 
 
-def _chosen(every: Mapping[str, xr.Dataset], only: Sequence[str] | None) -> dict[str, xr.Dataset]:
+def chosen(every: Mapping[str, xr.Dataset], only: Sequence[str] | None) -> dict[str, xr.Dataset]:
     unknown = [name for name in only or () if name not in every]
     if unknown:
         msg = (

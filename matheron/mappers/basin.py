@@ -28,12 +28,14 @@ QUARTERS = 4
 """The states that are kept in a day."""
 FIT_SPACING = 0.15
 """The width of the cells that data of a fit are averaged over, in degrees."""
-REACH = 2.7
+REACH = 2.0
 """The half-width of the windows of the first guess, over its timescale."""
 WAVELENGTHS = (100e3, 900e3)
 """The wavelengths of the packets, in metres."""
 LOST = 1e-3
 """The share of their variance that is left out."""
+EDGE = 3
+"""The cells from the border over which a run takes over from its first guess."""
 COURANT = 0.8
 """The most of a cell that the fastest water crosses in a step."""
 
@@ -210,6 +212,13 @@ class Basin:
         return self.quarters(x.unflatten(-1, (-1, self.n)))
 
     @cached_property
+    def ramp(self) -> Float[Tensor, " n"]:
+        r"""How far every node is from the border: one from ``EDGE`` cells on."""
+        steps = [torch.arange(size, dtype=torch.float64) for size in self.shape]
+        y, x = (torch.minimum(k, len(k) - 1 - k) for k in steps)
+        return (torch.minimum(y[:, None], x) / EDGE).clamp(max=1.0).flatten()
+
+    @cached_property
     def first_guess(self) -> Float[Tensor, "q n"]:
         r"""The heights of the first guess of the data there are."""
         return self.guess(self.y)
@@ -239,11 +248,12 @@ class Basin:
 
     @cached_property
     def roots(self) -> tuple[Float[Tensor, "d d"], Float[Tensor, "n n"]]:
-        r"""Square roots of the covariance of the first guess, in time and in space."""
+        r"""Square roots of the correlation of the first guess, in time and in space."""
         day = self.days.points[:: self.n]
         place = self.days.points[: self.n]
-        time = self.prior.covariance(day, day) / self.prior.variance(day[:1])
-        return _root(time), _root(self.prior.covariance(place, place))
+        variance = self.prior.variance(day[:1])
+        time, space = (self.prior.covariance(p, p) / variance for p in (day, place))
+        return _root(time), _root(space)
 
     @cached_property
     def packets(self) -> Float[Tensor, "n r"]:
@@ -259,6 +269,13 @@ class Basin:
         kept = share > LOST
         return vectors[:, kept] * values[kept].sqrt()
 
+    def draw(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size d n"]:
+        r"""Draws anomalies of the prior, of every day, with the variance one."""
+        time, space = self.roots
+        shape = (size, len(time), self.n)
+        z = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return time @ z @ space.mT
+
     def simulate(
         self, size: int, generator: Generator | None = None
     ) -> tuple[Float[Tensor, "size q n"], Float[Tensor, "size m"]]:
@@ -266,9 +283,7 @@ class Basin:
 
         Members follow Matheron's rule: each is kriging from data less an error of its own.
         """
-        time, space = self.roots
-        z = torch.randn(size, len(time), self.n, generator=generator, dtype=torch.float64)
-        x = time @ z @ space.mT
+        x = self.prior.variance(self.days.points[:1]).sqrt() * self.draw(size, generator)
         error = self.observation.noise((size,), generator)
         y = self.y - error
         seen = self.seen(self.quarters(x))

@@ -2,11 +2,12 @@ r"""The law of a mapper that runs a model: its members, spread to match held-out
 
 from __future__ import annotations
 
-__all__ = ["Calibrated", "held_out"]
+__all__ = ["Calibrated", "Spread", "held_out"]
 
 import abc
 import torch
 
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
@@ -17,16 +18,64 @@ from ..posterior import Conditional
 
 HELD = 5
 """One pass in so many is held out, to calibrate the spread."""
-LEAST, MOST = 0.2, 5.0
-"""The limits of the factor of the spread."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    r"""What makes the spread of a few runs that of the error of a map.
+
+    .. math:: \operatorname{Var} = a^2 s^2 + b^2
+
+    Arguments:
+        factor: The factor :math:`a` of the spread :math:`s` of the runs.
+        error: The std :math:`b` of what all runs have in common.
+    """
+
+    factor: float
+    error: float
+
+    def variance(self, spread: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+        r"""Returns the variance of the error for the variance of runs."""
+        return self.factor**2 * spread + self.error**2
+
+    @classmethod
+    def fitted(
+        cls, error: Float[Tensor, " m"], spread: Float[Tensor, " m"], noise: Float[Tensor, " m"]
+    ) -> Spread:
+        r"""Returns the spread of largest Gaussian likelihood, on a lattice.
+
+        Arguments:
+            error: The differences of a map and of data that it was not given.
+            spread: The variances of runs there.
+            noise: The variances of the errors of the data.
+
+        Example:
+            >>> flat, none = torch.full((4,), 0.01).double(), torch.zeros(4).double()
+            >>> error = torch.tensor([0.2, -0.2, 0.2, -0.2], dtype=torch.float64)
+            >>> found = Spread.fitted(error, flat, none)
+            >>> abs(found.variance(flat)[0].item() - 0.04) < 0.005
+            True
+        """
+        a = torch.cat([torch.zeros(1), torch.logspace(-1, 0.7, 24)]).double()
+        b = error.square().mean().sqrt() * torch.linspace(0, 1.5, 31, dtype=torch.float64)
+        a, b = (v.flatten() for v in torch.meshgrid(a, b, indexing="ij"))
+        v = a[:, None] ** 2 * spread + b[:, None] ** 2 + noise
+        cost = (v.clamp(min=1e-18).log() + error.square() / v.clamp(min=1e-18)).mean(dim=1)
+        best = cost.argmin()
+        return cls(a[best].item(), b[best].item())
 
 
 class Calibrated(Conditional):
     r"""A conditional law by runs of a model: the mean from one, the spread from a few.
 
-    Members are runs with perturbed data and first guess. Their deviations from their mean are
-    scaled by one factor, such that their variance and that of the noise make up the squared error
-    at passes that a run is not given.
+    The map is a mean of a run and of its first guess, whose errors are of different kinds. The
+    weight of the run is that of least error at passes that were held out; it falls to zero over a
+    few cells to the border, where the run knows nothing else.
+
+    Members are runs with perturbed data and first guess. That they differ little does not mean
+    that they are right: the model is one, and data draw it to one state. So the deviations from
+    their mean are scaled, and a draw of the prior, as small as need be, is added; both numbers are
+    those of largest likelihood at passes that a run is not given (:class:`Spread`).
 
     Arguments:
         basin: The sea and its data.
@@ -50,13 +99,44 @@ class Calibrated(Conditional):
     def runs(self, size: int, generator: Generator | None) -> Float[Tensor, "size q n"]:
         r"""Returns the heights of perturbed runs."""
 
+    def mixed(
+        self, run: Float[Tensor, "q n"], guess: Float[Tensor, "q n"], weight: float
+    ) -> Float[Tensor, "q n"]:
+        r"""Returns the mean of a run and of its first guess, which has it all on the border."""
+        return guess + weight * self.basin.ramp * (run - guess)
+
+    @cached_property
+    def weight(self) -> float:
+        r"""The weight of the run beside its first guess; one without passes to hold out."""
+        if self._trial is None:
+            return 1.0
+        law, out, run, guess = self._trial
+        zero = out.seen(guess)
+        more = out.seen(law.mixed(run, guess, 1.0)) - zero
+        best = more @ (out.y - zero) / more.square().sum().clamp(min=1e-18)
+        return best.clamp(0.0, 1.0).item()
+
+    @cached_property
+    def _trial(self) -> tuple[Calibrated, Basin, Tensor, Tensor] | None:
+        r"""The law without some passes, the sea with these only, a run and its first guess."""
+        held = held_out(self.basin)
+        if held is None:
+            return None
+        law = self.on(self.basin.take(~held))
+        return law, self.basin.take(held), law.run(law.basin.y), law.basin.first_guess
+
     @cached_property
     def _center(self) -> Float[Tensor, " n"]:
-        return self.basin.onto(self.run(self.basin.y))
+        return self._map(self.basin.y)
+
+    def _map(self, y: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+        same = torch.equal(y, self.basin.y)
+        guess = self.basin.first_guess if same else self.basin.guess(y)
+        return self.basin.onto(self.mixed(self.run(y), guess, self.weight))
 
     def estimate(self, y: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         rows = [
-            self._center if torch.equal(v, self.basin.y) else self.basin.onto(self.run(v))
+            self._center if torch.equal(v, self.basin.y) else self._map(v)
             for v in y.reshape(-1, y.shape[-1])
         ]
         return torch.stack(rows).reshape(*y.shape[:-1], -1)
@@ -65,34 +145,31 @@ class Calibrated(Conditional):
         self, y: Float[Tensor, " m"], size: int, generator: Generator | None = None
     ) -> Float[Tensor, "size n"]:
         _check_data(self.basin, y)
-        factor = self.factor
         runs = self.basin.onto(self.runs(max(size, 2), generator))
         apart = (runs - runs.mean(dim=0)) * (len(runs) / (len(runs) - 1)) ** 0.5
-        return self._center + factor * apart[:size]
+        other = self.basin.onto(self.basin.quarters(self.basin.draw(size, generator)))
+        return self._center + self.spread.factor * apart[:size] + self.spread.error * other
 
     def std(
         self, y: Float[Tensor, " m"], size: int, generator: Generator | None
     ) -> Float[Tensor, " n"]:
         _check_data(self.basin, y)
         runs = self.basin.onto(self.runs(min(size, self.members), generator))
-        return self.factor * runs.std(dim=0)
+        return self.spread.variance(runs.var(dim=0)).sqrt()
 
     @cached_property
-    def factor(self) -> float:
-        r"""The factor of the spread that passes held out ask for; one without passes."""
-        held = held_out(self.basin)
-        if held is None:
-            return 1.0
-        law, basin = self.on(self.basin.take(~held)), self.basin.take(held)
-        generator = torch.Generator().manual_seed(self.seed)
-        error = basin.seen(law.run(law.basin.y)) - basin.y
-        spread = basin.seen(law.runs(self.members, generator)).var(dim=0)
-        more = error.square() - basin.observation.noise_variance.detach()
-        ratio = more.mean() / spread.mean().clamp(min=1e-18)
-        return ratio.clamp(LEAST**2, MOST**2).sqrt().item()
+    def spread(self) -> Spread:
+        r"""The spread that passes held out ask for; that of the runs without passes."""
+        if self._trial is None:
+            return Spread(1.0, 0.0)
+        law, out, run, guess = self._trial
+        error = out.seen(law.mixed(run, guess, self.weight)) - out.y
+        runs = law.runs(self.members, torch.Generator().manual_seed(self.seed))
+        noise = out.observation.noise_variance.detach()
+        return Spread.fitted(error, out.seen(runs).var(dim=0), noise)
 
     def info(self, y: Float[Tensor, " m"]) -> dict[str, Any]:
-        return {"spread_factor": self.factor}
+        return {"weight": self.weight, **asdict(self.spread)}
 
 
 def held_out(basin: Basin) -> Bool[Tensor, " m"] | None:

@@ -18,9 +18,11 @@ __all__ = [
 import torch
 import warnings
 
+from dataclasses import replace
+
 from .challenge import oi_odc2020a
 from .problem import Mapped, Problem, Say, superobs
-from ..domain import Grid
+from ..domain import Grid, Points
 from ..fit import Fit, maximum_likelihood
 from ..kernels import Kernel, Matern, Product, separable
 from ..kernels.arhan_colin import arhan_colin
@@ -48,6 +50,12 @@ LONGER = (1.0, 1.5, 2.0, 3.0)
 """The memory of water that is followed, over that at a fixed place: to choose from."""
 HELD = 5
 """One pass in so many is held out to choose by."""
+DUACS_LENGTHS = (150e3, 200e3, 250e3, 300e3, 400e3)
+"""First zeros to choose from, in metres."""
+DUACS_DURATIONS = (7.0, 10.0, 15.0, 20.0)
+"""Times to choose from, in days."""
+NOISY = 0.1
+"""The std of the noise, over that of the field, where the covariance is too smooth."""
 
 
 def challenge(problem: Problem, say: Say) -> Mapped:
@@ -164,14 +172,24 @@ def tuned(problem: Problem, say: Say) -> Mapped:
 def tuned_duacs(problem: Problem, say: Say) -> Mapped:
     r"""Optimal interpolation with the covariance of Arhan and Colin de Verdiere, as DUACS has it.
 
-    Its scales are those of largest likelihood.
+    Its scales are those that predict passes held out: the likelihood of a field as smooth as this
+    sees the shortest lags alone. The variance is that of the data, and the noise a tenth of their
+    std, which stands for what the covariance is too smooth for.
     """
-    kernel = arhan_colin(150e3, 15.0, scale_of(problem.anomalies) ** 2)
-    assert isinstance(kernel, Product)
-    for parameter in kernel.parts[0].parameters():
-        parameter.requires_grad_(parameter.ndim > 0)  # the variance of space says it
-    prior, seen = fitted(superobs(problem, FEWEST), kernel, say)
-    return Mapped(local(problem, prior, seen, say), problem.shift)
+    data, variance = superobs(problem, FEWEST), scale_of(problem.anomalies) ** 2
+    noise = NOISY * variance**0.5
+    own = data.noise if data.noise is not None else torch.zeros(len(data)).double()
+    data = replace(data, noise_std=(own.square() + noise**2).sqrt())
+    like, _ = instruments(data.grid, data.points, data.anomalies, data.noise, data.groups)
+    scores: dict[tuple[float, float], float] = {}
+    for length in DUACS_LENGTHS:
+        for duration in DUACS_DURATIONS:
+            prior = GaussianProcess(arhan_colin(length, duration, variance), data.grid)
+            scores[length, duration] = _held_out(data, like, prior)
+    length, duration = min(scores, key=lambda k: scores[k])
+    say(f"first zero at {length / 1e3:g} km, {duration:g} days, by passes held out")
+    prior = GaussianProcess(arhan_colin(length, duration, variance), problem.grid)
+    return Mapped(local(data, prior, like, say), problem.shift)
 
 
 def vecchia(problem: Problem, say: Say) -> Mapped:
@@ -219,11 +237,22 @@ def _carried(plain: GaussianProcess, flow: Given, longer: float, grid: Grid) -> 
     return LagrangianProcess(separable(slow, space), grid, flow)
 
 
+def _on(prior: GaussianProcess | LagrangianProcess, points: Points) -> KernelPrior:
+    if isinstance(prior, LagrangianProcess):
+        return prior.on(points)
+    return GaussianProcess(prior.kernel, points)
+
+
 @torch.no_grad()
-def _held_out(problem: Problem, like: LinearObservation, prior: LagrangianProcess) -> float:
-    r"""Returns the error at passes left out, in the windows about a few times."""
+def _held_out(
+    problem: Problem, like: LinearObservation, prior: GaussianProcess | LagrangianProcess
+) -> float:
+    r"""Returns the error at passes left out, in the windows about a few times.
+
+    Without passes there is none to tell by: zero, and the first of the choices is kept.
+    """
     if problem.passes is None:
-        return 0.0 if prior is None else float("nan")
+        return 0.0
     times = problem.grid.axes["time"]
     total, count = 0.0, 0
     for time in torch.quantile(times, torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)):
@@ -237,7 +266,8 @@ def _held_out(problem: Problem, like: LinearObservation, prior: LagrangianProces
             continue
         kept, left = near.take(~out), near.take(out_now)
         seen, y = observed(kept, like)
-        mean = Kriging()(prior.at(time.item()).on(left.points), seen)(y).mean
+        law = prior.at(time.item()) if isinstance(prior, LagrangianProcess) else prior
+        mean = Kriging()(_on(law, left.points), seen)(y).mean
         total += (mean - left.anomalies).square().sum().item()
         count += len(left)
     return (total / max(count, 1)) ** 0.5

@@ -40,8 +40,8 @@ class Nudge:
     gain: float = 0.7
     duration: float = 0.4
     spread: float = 30e3
-    length: int = 7
-    stride: int = 3
+    length: int = 5
+    stride: int = 2
     passes: int = 4
 
 
@@ -67,10 +67,11 @@ class BackAndForth(Calibrated):
 
     with weights :math:`w` that fall off with the distance in space and in time. So only the
     stretching of layers is nudged: the inversion spreads it over a deformation radius. The
-    border is that of the first guess. The states of the last pass forward are blended.
+    border is that of the first guess. The states of the last pass forward are blended over the
+    windows.
 
-    Members are runs with perturbed data, first guess and border; their spread is scaled such that
-    it matches the error at passes that were held out.
+    Members are runs with perturbed data, first guess and border; their spread is made that of the
+    error at passes that were held out.
 
     References:
         | Mapping altimetry in the forthcoming SWOT era by back-and-forth nudging a one-layer
@@ -84,7 +85,7 @@ class BackAndForth(Calibrated):
         seed: The seed of the runs that calibrate it.
     """
 
-    def __init__(self, basin: Basin, nudge: Nudge, members: int = 8, seed: int = 0) -> None:
+    def __init__(self, basin: Basin, nudge: Nudge, members: int = 6, seed: int = 0) -> None:
         super().__init__(basin, members, seed)
         self.nudge = nudge
         size = min(QUARTERS * nudge.length, basin.total)
@@ -221,7 +222,7 @@ def bfn(
     nudge: Nudge | None = None,
     spacing: float = 0.2,
     speed: float = 2.7,
-    members: int = 8,
+    members: int = 6,
 ) -> Mapped:
     r"""A one-layer quasi-geostrophic model, nudged back and forth to the data (BFN-QG).
 

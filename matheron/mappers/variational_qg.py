@@ -41,11 +41,11 @@ class Assimilate:
     """
 
     start: float = 0.1
-    forcing: float = 0.03
-    noise: float = 0.02
+    forcing: float = 0.04
+    noise: float = 0.03
     speed: float = 2.7
-    length: int = 10
-    stride: int = 6
+    length: int = 8
+    stride: int = 5
     steps: int = 40
     tolerance: float = 1e-3
     member_steps: int = 0
@@ -67,7 +67,7 @@ class QGVariational(Calibrated):
     Members minimise the cost of perturbed data and a perturbed control (randomise, then
     optimise): exact where the model is linear and the minimum is reached. By default they cost
     less: the map plus the deviations of members of the first guess, so that its error is taken to
-    be like that of the first guess but smaller. In either case the spread is scaled to match the
+    be like that of the first guess but smaller. In either case the spread is made that of the
     error at passes that were held out.
 
     References:
@@ -85,7 +85,7 @@ class QGVariational(Calibrated):
         seed: The seed of the runs that calibrate it.
     """
 
-    def __init__(self, basin: Basin, allow: Assimilate, members: int = 8, seed: int = 0) -> None:
+    def __init__(self, basin: Basin, allow: Assimilate, members: int = 16, seed: int = 0) -> None:
         super().__init__(basin, members, seed)
         self.allow = allow
         self.report: dict[str, Any] = {}
@@ -263,7 +263,7 @@ class QGVariational(Calibrated):
         return super().info(y) | self.report
 
 
-CANDIDATES = (Assimilate(), Assimilate(forcing=0.06), Assimilate(speed=2.2))
+CANDIDATES = (Assimilate(), Assimilate(noise=0.02), Assimilate(speed=2.2))
 """What a model may be allowed: to choose from."""
 
 

@@ -4,6 +4,7 @@ __all__ = [
     "GriddedObservation",
     "LinearObservation",
     "MatrixObservation",
+    "NonlinearObservation",
     "Observation",
     "PointObservation",
     "Stack",
@@ -12,5 +13,6 @@ __all__ = [
 from .base import LinearObservation, Observation
 from .gridded import GriddedObservation
 from .matrix import MatrixObservation
+from .nonlinear import NonlinearObservation
 from .points import PointObservation
 from .stack import Stack

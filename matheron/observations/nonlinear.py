@@ -85,7 +85,7 @@ class NonlinearObservation(Observation):
     @torch.no_grad()
     def _counted(self) -> int:
         n = len(self.domain)
-        seen = self(torch.linspace(0.5, 1.5, 2 * n, dtype=torch.float64).reshape(2, n))
+        seen = self._seen(torch.linspace(0.5, 1.5, 2 * n, dtype=torch.float64).reshape(2, n))
         if seen.ndim != 2 or seen.shape[0] != 2 or seen.shape[1] == 0:
             msg = (
                 f"NonlinearObservation(function=...): expected data with the batch of the state, "
@@ -105,6 +105,9 @@ class NonlinearObservation(Observation):
         return self.times.repeat_interleave(self.count // len(self.times))
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+        return self._seen(x)
+
+    def _seen(self, x: Tensor) -> Tensor:
         if self.times is None:
             return self.function(x)
         states = x.unflatten(-1, (self.domain.shape[0], -1))[..., self.times, :]

@@ -13,17 +13,22 @@ __all__ = [
     "LagrangianProcess",
     "MarkovPrior",
     "MarkovSum",
+    "Markovian",
     "Prior",
     "Recentring",
     "Sampling",
+    "StrongConstraint",
     "Trend",
     "TrendedPrior",
     "WavePackets",
+    "WeakConstraint",
+    "Whitened",
     "WhittleMatern",
 ]
 
 from .addition import MarkovSum
-from .base import Denoising, Energy, GaussianPrior, KernelPrior, Prior, Sampling
+from .base import Denoising, Energy, GaussianPrior, KernelPrior, Prior, Sampling, Whitened
+from .dynamics import Markovian, StrongConstraint, WeakConstraint
 from .eof import EOF
 from .expansion import ExpansionPrior
 from .gp import GaussianProcess

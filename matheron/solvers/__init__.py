@@ -15,6 +15,7 @@ __all__ = [
     "Solver",
     "SparseCholesky",
     "Taper",
+    "Variational",
     "Vecchia",
 ]
 
@@ -30,4 +31,5 @@ from .local import LocalKriging
 from .particle_filter import ParticleFilter
 from .sparse_cholesky import SparseCholesky
 from .taper import Taper
+from .variational import Variational
 from .vecchia import Vecchia

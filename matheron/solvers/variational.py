@@ -6,7 +6,6 @@ __all__ = ["Variational"]
 
 import torch
 
-from dataclasses import dataclass
 from functools import cached_property
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
@@ -22,6 +21,7 @@ from .descent import (
     conjugate_directions,
     minimise,
 )
+from .laplace import Spread, factor, leading
 from ..observations import LinearObservation, Observation
 from ..posterior import Conditional
 from ..priors.base import Energy
@@ -30,8 +30,8 @@ METHODS = ("gauss-newton", "lbfgs", "gradient-descent")
 ENSEMBLES = ("laplace", "rto")
 INEXACT = 1e-2
 """The largest relative residual of the linear systems of Gauss-Newton."""
-LOOSE = 1e-2
-"""The norm of the gradient that is enough before the last window."""
+LOOSE, BRIEF = 1e-2, 40
+"""The norm of the gradient, and the number of steps, that are enough before the last window."""
 ENTRIES = 20_000_000
 """The entries of the matrices that are solved at once."""
 EXACT = 2000
@@ -71,25 +71,6 @@ class _GaussNewton(Direction):
         return -(vectors @ ((vectors.mT @ g[..., None]) / steep[..., None]))[..., 0]
 
 
-@dataclass(frozen=True)
-class _Spread:
-    r"""The law :math:`\mathcal{N}(v^\star, H^{-1})` of the control, by what it takes to draw."""
-
-    mode: Float[Tensor, " c"]
-    factor: Float[Tensor, "c c"] | None = None
-    values: Float[Tensor, " r"] | None = None
-    vectors: Float[Tensor, "c r"] | None = None
-
-    def draw(self, z: Float[Tensor, "size c"]) -> Float[Tensor, "size c"]:
-        if self.factor is not None:
-            bent = torch.linalg.solve_triangular(self.factor.mT, z.mT, upper=True).mT
-            return self.mode + bent
-        assert self.values is not None
-        assert self.vectors is not None
-        shrink = 1 - 1 / (1 + self.values).sqrt()
-        return self.mode + z - ((z @ self.vectors) * shrink) @ self.vectors.mT
-
-
 class _Variational(Conditional):
     r"""The law about the minimum of the cost."""
 
@@ -121,7 +102,7 @@ class _Variational(Conditional):
         v, y = self._start(b), y.repeat(solver.starts, 1)
         for seen in self._windows(y):
             cost = Cost(self.control, self.observation, y, seen=seen)
-            v = solver.minimise(cost, v, LOOSE).v
+            v = solver.minimise(cost, v, LOOSE, BRIEF).v
         found = solver.minimise(Cost(self.control, self.observation, y), v)
         lowest = found.cost.nan_to_num(torch.inf).reshape(-1, b).argmin(dim=0)
         return self._checked(found.take(lowest * b + torch.arange(b)))
@@ -164,18 +145,18 @@ class _Variational(Conditional):
         cost = Cost(self.control, self.observation, y[None])
         return Tangent(cost, self.mode(y).v)
 
-    def _spread(self, y: Float[Tensor, " m"]) -> _Spread:
+    def _spread(self, y: Float[Tensor, " m"]) -> Spread:
         mode, tangent = self.mode(y).v[0], self._tangent(y)
         if self._exact:
-            return _Spread(mode, _factor(tangent.matrix(tangent.of_data())[0]))
+            return Spread(mode, factor(tangent.matrix(tangent.of_data())[0], self.control.white))
         if not self.control.white:
             msg = (
                 f"Variational(prior=...): expected a prior that is Whitened for the spread of "
                 f"{self.control.size} controls, got {type(self.prior).__name__}. Ask for the mean."
             )
             raise TypeError(msg)
-        values, vectors = _leading(tangent, min(self.solver.rank, y.numel()), self.solver.seed)
-        return _Spread(mode, values=values, vectors=vectors)
+        values, vectors = leading(tangent, min(self.solver.rank, y.numel()), self.solver.seed)
+        return Spread(mode, values=values, vectors=vectors)
 
     @torch.no_grad()
     def std(
@@ -183,8 +164,9 @@ class _Variational(Conditional):
     ) -> Float[Tensor, " n"]:
         if self.solver.ensemble != "laplace" or not self._exact:
             return super().std(y, size, generator)
-        fields, data = self._tangent(y).jacobians()
-        L = _factor(self._tangent(y).matrix(data)[0])
+        tangent = self._tangent(y)
+        fields, data = tangent.jacobians()
+        L = factor(tangent.matrix(data)[0], self.control.white)
         return torch.linalg.solve_triangular(L, fields[0], upper=False).norm(dim=0)
 
     @torch.no_grad()
@@ -222,50 +204,6 @@ class _Variational(Conditional):
             "gradient_norm": found.gradient_norm[0].item(),
             "controls": self.control.size,
         }
-
-
-def _factor(H: Float[Tensor, "c c"]) -> Float[Tensor, "c c"]:
-    L, info = torch.linalg.cholesky_ex(H)
-    if info > 0:
-        msg = (
-            "Variational: expected a minimum with a positive definite Hessian, got a saddle. "
-            "Start elsewhere (starts=...), or use a prior that is Whitened."
-        )
-        raise ValueError(msg)
-    return L
-
-
-def _leading(tangent: Tangent, rank: int, seed: int) -> tuple[Tensor, Tensor]:
-    r"""Returns the leading eigenpairs of what the data tell, by Lanczos.
-
-    Directions are made orthogonal to all before. They start among those that the data see, so
-    that nothing is left out where there are as many as data; a space that is exhausted is left
-    for another.
-    """
-    c = tangent.v.shape[1]
-    generator = torch.Generator().manual_seed(seed)
-    V, AV = torch.zeros(0, c).double(), torch.zeros(0, c).double()
-    q = torch.zeros(c, dtype=torch.float64)
-    while len(V) < min(rank, c):
-        q = _orthogonal(q, V)
-        if q.norm() <= 1e-10 * AV.norm():
-            z = torch.randn(1, c, dtype=torch.float64, generator=generator)
-            z = tangent.information(z)[0]
-            q = _orthogonal(z, V)
-            if q.norm() <= 1e-10 * z.norm():
-                break
-        V = torch.cat([V, q[None] / q.norm()])
-        q = tangent.information(V[-1:])[0]
-        AV = torch.cat([AV, q[None]])
-    T = V @ AV.mT
-    values, vectors = torch.linalg.eigh((T + T.mT) / 2)
-    return values.clamp(min=0.0), V.mT @ vectors
-
-
-def _orthogonal(q: Float[Tensor, " c"], V: Float[Tensor, "k c"]) -> Float[Tensor, " c"]:
-    for _ in range(2):
-        q = q - V.mT @ (V @ q)
-    return q
 
 
 class Variational(Solver[Energy]):
@@ -370,15 +308,27 @@ class Variational(Solver[Energy]):
             raise ValueError(msg)
 
     def minimise(
-        self, cost: Cost, v: Float[Tensor, "b c"], tolerance: float | None = None
+        self,
+        cost: Cost,
+        v: Float[Tensor, "b c"],
+        tolerance: float = 0.0,
+        steps: int | None = None,
     ) -> Minimum:
-        r"""Returns the minimum of a cost, from a start, by the method of this solver."""
+        r"""Returns the minimum of a cost, from a start, by the method of this solver.
+
+        Arguments:
+            cost: The cost.
+            v: Where to start from.
+            tolerance: The norm of the gradient to reach, where that is more than usual.
+            steps: The largest number of steps, where that is fewer than usual.
+        """
         memory = self.memory if self.method == "lbfgs" else 0
         direction: Direction = QuasiNewton(len(v), memory)
         if self.method == "gauss-newton":
             direction = _GaussNewton(self.dense, self.inner)
-        goal = self.tolerance if tolerance is None else max(tolerance, self.tolerance)
-        return minimise(cost, v, direction, self.steps, goal, self.decrease)
+        goal = max(tolerance, self.tolerance)
+        steps = self.steps if steps is None else min(steps, self.steps)
+        return minimise(cost, v, direction, steps, goal, self.decrease)
 
     @torch.no_grad()
     def prepare(self, prior: Energy, observation: Observation) -> Conditional:

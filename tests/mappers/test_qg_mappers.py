@@ -15,19 +15,20 @@ import matheron as mt
 
 from matheron.mappers import Mapped, Problem, mapper
 from matheron.mappers.basin import QUARTERS, Basin, Windows
+from matheron.mappers.calibrated import Spread
 from matheron.mappers.nudging import BackAndForth, Nudge, bfn
 from matheron.mappers.variational_qg import Assimilate, QGVariational, variational_qg
 
 DOUBLE = torch.float64
 NUDGE = Nudge(length=3, stride=2, passes=2)
-ALLOW = Assimilate(length=3, stride=2, steps=6)
+ALLOW = Assimilate(length=3, stride=2, steps=4)
 
 
 def quiet(_: str) -> None:
     """Says nothing."""
 
 
-def map_grid(days: int = 4, step: float = 0.5) -> mt.Grid:
+def map_grid(days: int = 3, step: float = 0.5) -> mt.Grid:
     lat = torch.arange(36.0, 40.01, step, dtype=DOUBLE)
     lon = torch.arange(-64.0, -59.99, step, dtype=DOUBLE)
     time = torch.arange(10.0, 10.0 + days, dtype=DOUBLE)
@@ -44,7 +45,7 @@ def eddies(points: mt.Points, seed: int = 0, size: float = 0.1, k: int = 6) -> T
     return size * angle.cos().mean(dim=1) * math.sqrt(k)
 
 
-def problem(m: int = 120, seed: int = 0, days: int = 4) -> Problem:
+def problem(m: int = 80, seed: int = 0, days: int = 3) -> Problem:
     generator = torch.Generator().manual_seed(seed)
     u = torch.rand(m, 3, generator=generator, dtype=DOUBLE)
     passes = (u[:, 0] * 10).floor()
@@ -99,7 +100,7 @@ def test_no_nudging_is_the_model(basin: Basin) -> None:
     assert_close(law.drive(basin.y, held), expected, rtol=1e-9, atol=1e-12)
 
 
-def twin(m: int, days: int = 4) -> tuple[Basin, Tensor, Tensor]:
+def twin(m: int, days: int = 3) -> tuple[Basin, Tensor, Tensor]:
     """A sea whose data are those of the model, that of the truth, and its first guess.
 
     The first guess has the border of the truth: neither method corrects much from there.
@@ -127,9 +128,10 @@ def test_nudging_to_dense_exact_data_gives_the_truth() -> None:
     assert rms(law.drive(sea.y, poor) - truth) < rms(poor - truth) / 10
 
 
+@pytest.mark.slow
 def test_variational_from_exact_data_gives_the_truth() -> None:
     sea, truth, guess = twin(300)
-    allow = Assimilate(forcing=1e-4, noise=1e-3, length=7, steps=150, tolerance=1e-6)
+    allow = Assimilate(forcing=1e-4, noise=1e-3, length=7, steps=100, tolerance=1e-6)
     law = QGVariational(sea, allow)
     law.__dict__["guess"] = guess[law.windows.index]
     assert rms(law.run(sea.y) - truth) < rms(sea.first_guess - truth) / 5
@@ -157,20 +159,23 @@ def test_gradient_of_the_cost(basin: Basin) -> None:
     assert_close((slope * way).sum(), rise, rtol=1e-6, atol=0.0)
 
 
-def test_is_least_squares_where_waves_are_small() -> None:
-    given = problem(40)
+def small_waves() -> tuple[QGVariational, Tensor]:
+    """One window of waves so small that the model is linear, and its data by its control."""
+    given = problem(20, days=2)
     given = replace(given, values=1e-6 * given.values, noise_std=1e-8)
-    sea = basin_of(given)
     stds = {"start": 1e-7, "forcing": 3e-8, "noise": 1e-8}
-    law = QGVariational(sea, Assimilate(length=30, steps=600, tolerance=1e-9, **stds))
-    zero = torch.zeros(law.shape, dtype=DOUBLE)
-    residual = lambda c: law.misfit(law.states(c), sea.y)
-    control = zero.clone().requires_grad_()
-    rows = residual(control)
+    law = QGVariational(basin_of(given), Assimilate(length=30, steps=120, tolerance=1e-6, **stds))
+    control = torch.zeros(law.shape, dtype=DOUBLE).requires_grad_()
+    rows = law.misfit(law.states(control), law.basin.y)
     slopes = [torch.autograd.grad(row, control, retain_graph=True)[0].flatten() for row in rows]
-    A = torch.stack(slopes)
+    return law, torch.stack(slopes)
+
+
+def test_is_least_squares_where_waves_are_small() -> None:
+    law, A = small_waves()
     with torch.no_grad():
-        d = -residual(zero)
+        zero = torch.zeros(law.shape, dtype=DOUBLE)
+        d = -law.misfit(law.states(zero), law.basin.y)
         best = A.mT @ torch.linalg.solve(A @ A.mT + torch.eye(len(A), dtype=DOUBLE), d)
         found = law.best.flatten()
     assert (found - best).norm() < 1e-3 * best.norm()
@@ -233,6 +238,34 @@ def test_known_mean_and_land(method: str) -> None:
     found = run(method, given)
     assert found.mean.shape == (len(masked),)
     assert found.mean.isfinite().all()
+
+
+def test_members_are_as_far_apart_as_held_out_data_ask_for() -> None:
+    generator = torch.Generator().manual_seed(3)
+    spread = torch.rand(4000, generator=generator, dtype=DOUBLE).square()
+    z = torch.randn(4000, generator=generator, dtype=DOUBLE)
+    noise = torch.full_like(spread, 0.01)
+    true = Spread(2.0, 0.3)
+    found = Spread.fitted((true.variance(spread) + noise).sqrt() * z, spread, noise)
+    # the variance of a mean square of m normals is 2 / m
+    ratio = found.variance(spread).mean() / true.variance(spread).mean()
+    assert abs(ratio.item() - 1) < 5 * math.sqrt(2 / 4000) + 0.1  # the lattice is that coarse
+    assert found.factor > 1.5
+
+
+@pytest.mark.slow
+def test_randomised_minima_have_the_posterior_covariance() -> None:
+    """On a tiny amplitude, where the model is linear: against the dense posterior of H x."""
+    law, A = small_waves()
+    allow = replace(law.allow, member_steps=60)
+    draws = QGVariational(law.basin, allow).runs(24, torch.Generator().manual_seed(0))
+    center = law.run(law.basin.y)
+    found = law.basin.seen(draws - center + law.basin.mean).var(dim=0).sum()
+    inverse = torch.linalg.inv(torch.eye(A.shape[1], dtype=DOUBLE) + A.mT @ A)
+    scale = law.noise[law.sites[0]].square()
+    expected = ((A @ inverse) * A).sum(dim=1) @ scale
+    # the sum of the variances of 24 draws: at worst as uncertain as one of them
+    assert abs(found / expected - 1) < 5 * math.sqrt(2 / 23)
 
 
 def test_no_data() -> None:
