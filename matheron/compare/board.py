@@ -157,7 +157,7 @@ class Board:
         table = table[kept].sort_values(by[0], ascending=by[1])
         if against_published and "mu" in table:
             table["published"] = False
-            others = [_published(row) for row in published("odc2020a")]
+            others = [_published(r) for r in published("odc2020a") if r.generation == "current"]
             table = pd.concat([table, pd.DataFrame(others).set_index("method")])
         return table
 
@@ -193,7 +193,7 @@ class Board:
         truth = grid.unflatten(truth_at(experiment, grid)).numpy()
         errors, planes, readings = {}, {}, {}
         rows = {row["method"]: row for row in self.rows()}
-        seen = {k: ds for k, ds in experiment.observations.items()}
+        seen = chosen(experiment.observations, self.only)
         for name in names:
             with xr.open_dataset(self.output / f"{name}.nc") as ds:
                 mean, std = ds[experiment.variable].load(), ds[f"{experiment.variable}_std"].load()
