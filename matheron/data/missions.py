@@ -41,7 +41,9 @@ def mission_of(path: str | Path) -> str:
         return "swot"
     found = PRODUCT.search(stem) or CHALLENGE.match(stem)
     plain = SIMULATED.sub("", stem)
-    return found.group(1) if found else DATED.sub("", plain).strip("_-") or stem
+    if found:
+        return found.group(1)
+    return next((k for k in (DATED.sub("", s).strip("_-") for s in (plain, stem)) if k), stem)
 
 
 def label_missions(sources: Sequence[Source]) -> None:

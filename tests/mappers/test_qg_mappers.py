@@ -171,6 +171,7 @@ def small_waves() -> tuple[QGVariational, Tensor]:
     return law, torch.stack(slopes)
 
 
+@pytest.mark.slow
 def test_is_least_squares_where_waves_are_small() -> None:
     law, A = small_waves()
     with torch.no_grad():
