@@ -15,8 +15,11 @@ from ..solvers.dineof import DINEOF
 def dineof(problem: Problem, say: Say) -> Mapped:
     r"""The leading patterns of the data themselves, as many as held-out clouds ask for.
 
-    Data are taken to the nearest node of the grid: it is for images, not for tracks.
+    Data are taken to the nearest node of the grid: it is for images, not for tracks. Those of
+    other times than the grid's are left out.
     """
+    times = problem.grid.axes["time"]
+    problem = problem.near(times[0].item(), times[-1].item())
     nodes, weights = problem.grid.interpolation(problem.points.since(problem.grid.epoch))
     nearest = nodes.gather(1, weights.argmax(dim=1, keepdim=True))[:, 0]
     n = len(problem.grid)

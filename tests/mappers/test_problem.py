@@ -98,3 +98,25 @@ def test_names():
     assert {"oi-odc2020a", "oi", "oi-duacs", "vecchia", "spde", "miost", "dineof"} <= set(MAPPERS)
     with pytest.raises(ValueError, match="expected one of"):
         mapper("nobody")
+
+
+def test_images_of_other_days_are_left_out():
+    generator = torch.Generator().manual_seed(0)
+    days = Grid(
+        time=torch.arange(6.0),
+        lat=torch.linspace(38.0, 40.0, 5).double(),
+        lon=torch.linspace(-61.0, -59.0, 5).double(),
+        metric="sphere",
+    )
+    pattern = torch.randn(25, dtype=torch.float64, generator=generator)
+    amplitude = torch.tensor([1.0, -1.0, 2.0, 0.5, -2.0, 1.5], dtype=torch.float64)
+    field = (amplitude[:, None] * pattern).flatten()
+    kept = torch.rand(150, generator=generator) < 0.8
+    points = days.points[torch.nonzero(kept)[:, 0]]
+    earlier = points.coords[:10].clone()
+    earlier[:, 0] = -3.0
+    both = Points(torch.cat([points.coords, earlier]), points.dims, metric="sphere")
+    values = torch.cat([field[kept], 50.0 * torch.ones(10).double()])
+    mapped = mapper("dineof")(Problem(days, both, values, noise_std=0.01), lambda _: None)
+    # one pattern: what is hidden is told by what is seen
+    assert (mapped.mean - field)[~kept].square().mean().sqrt() < 0.15 * field.std()
