@@ -32,6 +32,17 @@ def days_since(values: np.ndarray, epoch: np.datetime64) -> np.ndarray:
     return (values.astype("datetime64[ns]") - epoch) / np.timedelta64(1, "D")
 
 
+def dates_of(days: np.ndarray | Tensor, epoch: np.datetime64) -> np.ndarray:
+    r"""Returns days since ``epoch`` as datetimes, to the nanosecond: the way back.
+
+    Example:
+        >>> epoch = np.datetime64("2012-10-01", "ns")
+        >>> dates_of(np.array([0.0, 1.5]), epoch).astype("datetime64[h]").tolist()[1].hour
+        12
+    """
+    return epoch + (np.asarray(days) * 86400e9).round().astype("timedelta64[ns]")
+
+
 def _is_datetime(values: Any) -> bool:
     return np.issubdtype(np.asarray(values).dtype, np.datetime64)
 

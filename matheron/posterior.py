@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from typing import Any
 
-from .domain import Grid, Points
+from .domain import Grid, Points, dates_of
 from .observations import LinearObservation, Observation
 from .priors.base import Prior, Sampling
 
@@ -234,7 +234,7 @@ def _coordinates(domain: Grid | Points) -> dict[str, Any]:
         attrs |= {"units": UNITS[name]} if name in UNITS else {}
         values: Any = axis.numpy()
         if name == "time" and domain.epoch is not None:
-            values = domain.epoch + (values * 86400e9).round().astype("timedelta64[ns]")
+            values = dates_of(values, domain.epoch)
         elif name == "time":
             attrs["units"] = "1"
         coordinates[name] = ((name if on_grid else "point",), np.asarray(values), attrs)

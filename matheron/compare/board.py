@@ -18,6 +18,7 @@ from .problems import chosen, images, map_grid
 from .runs import run_method
 from .scores import truth_at
 from .. import plots
+from ..domain import dates_of
 from ..mappers import IMAGES, TRACKS, mapper
 from ..metrics.spectral import Field, published, spectral_score
 from ..osse import Experiment
@@ -162,7 +163,7 @@ class Board:
         return table
 
     def write(self, against_published: bool = False, say: Say = print) -> pd.DataFrame:
-        r"""Writes the table (CSV, JSON, Markdown) and the pictures, and returns the table."""
+        r"""Writes the table (CSV, Markdown) and the pictures, and returns the table."""
         table = self.table(against_published)
         if table.empty:
             return table
@@ -189,7 +190,7 @@ class Board:
     def _draw_maps(self, experiment: Experiment, names: Sequence[str]) -> None:
         grid = map_grid(experiment, self.step)
         assert grid.epoch is not None
-        dates = grid.epoch + (grid.axes["time"].numpy() * 86400e9).astype("timedelta64[ns]")
+        dates = dates_of(grid.axes["time"], grid.epoch)
         truth = grid.unflatten(truth_at(experiment, grid)).numpy()
         errors, planes, readings = {}, {}, {}
         rows = {row["method"]: row for row in self.rows()}

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 from typing import Any
 
-from ..domain import Grid, Points
+from ..domain import Grid, Points, days_since
 from ..mappers import Problem, coarsen
 from ..mappers.coarsen import NADIR, SWATH
 from ..osse import Experiment
@@ -37,7 +37,7 @@ def map_grid(experiment: Experiment, step: float | None = None) -> Grid:
         if step is None and images(experiment):
             axes[name] = axis
             continue
-        width = step or 0.2
+        width = 0.2 if step is None else step
         if not 0 < width <= axis[-1] - axis[0]:
             msg = (
                 f"compare(step={width}): expected a step in degrees, under "
@@ -100,14 +100,10 @@ def chosen(every: Mapping[str, xr.Dataset], only: Sequence[str] | None) -> dict[
     return {k: ds for k, ds in every.items() if only is None or k in only}
 
 
-def _days(time: np.ndarray, epoch: np.datetime64) -> np.ndarray:
-    return (time.astype("datetime64[ns]") - epoch) / np.timedelta64(1, "D")
-
-
 def _columns(ds: xr.Dataset, name: str, epoch: np.datetime64) -> dict[str, np.ndarray]:
     r"""Returns the columns of a file, pixels one after the other, without missing values."""
     values = ds[name].values.astype(np.float64)
-    t = _days(ds["time"].values, epoch)
+    t = days_since(ds["time"].values, epoch)
     t = np.broadcast_to(t.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
     columns = {"time": t, "lat": ds["lat"].values, "lon": ds["lon"].values, "value": values}
     seen = np.isfinite(values)
@@ -160,7 +156,7 @@ def _blocks(
     for ds in chosen.values():
         values = ds[experiment.observed].values
         columns = {"lat": ds["lat"].values, "lon": ds["lon"].values, "value": values}
-        columns["time"] = _days(ds["time"].values, grid.epoch)
+        columns["time"] = days_since(ds["time"].values, grid.epoch)
         found.append(coarsen(columns, NADIR if values.ndim == 1 else SWATH))
     data = {k: torch.cat([c[k] for c in found]) for k in (*DIMS, "value")}
     return _points(data, grid), data["value"]
@@ -184,7 +180,10 @@ def _of_images(
         values = ds[experiment.observed].transpose("time", "lat", "lon").values
         seen = np.isfinite(values)
         t, lat, lon = np.meshgrid(
-            _days(ds["time"].values, grid.epoch), ds["lat"].values, ds["lon"].values, indexing="ij"
+            days_since(ds["time"].values, grid.epoch),
+            ds["lat"].values,
+            ds["lon"].values,
+            indexing="ij",
         )
         logs = np.log(np.where(seen, values, 1.0))
         columns = {"time": t, "lat": lat, "lon": lon, "value": logs}

@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from .problems import images
-from ..domain import Grid
+from ..domain import Grid, dates_of
 from ..mappers import Problem
 from ..metrics import challenge_score, summary
 from ..metrics.spectral import Field
@@ -22,7 +22,7 @@ from ..osse import Experiment
 def truth_at(experiment: Experiment, grid: Grid) -> Tensor:
     r"""Returns the truth at the nodes of a grid, flat; the logarithm of a positive one."""
     assert grid.epoch is not None
-    dates = grid.epoch + (grid.axes["time"].numpy() * 86400e9).astype("timedelta64[ns]")
+    dates = dates_of(grid.axes["time"], grid.epoch)
     values = experiment.truth[experiment.variable].transpose("time", "lat", "lon")
     values = values.sel(time=slice(dates[0] - np.timedelta64(1, "D"), None))
     lat, lon = grid.axes["lat"].numpy(), grid.axes["lon"].numpy()
@@ -72,7 +72,7 @@ def _seen(grid: Grid, problem: Problem | None) -> Tensor:
 
 def _challenge(experiment: Experiment, mean: Tensor, grid: Grid) -> dict[str, float]:
     assert grid.epoch is not None
-    dates = grid.epoch + (grid.axes["time"].numpy() * 86400e9).astype("timedelta64[ns]")
+    dates = dates_of(grid.axes["time"], grid.epoch)
     made = Field(grid.unflatten(mean).numpy(), dates, grid.axes["lat"], grid.axes["lon"])
     true = experiment.scored[experiment.variable].transpose("time", "lat", "lon")
     truth = _field(true)

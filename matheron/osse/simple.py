@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Generator, Tensor
 from typing import Protocol, runtime_checkable
 
-from ..domain import Grid, Points
+from ..domain import Grid, Points, dates_of
 from ..dynamics import Lorenz63, Lorenz96
 
 
@@ -59,7 +59,7 @@ def gaussian_truth(
         fields = grid.unflatten(prior.sample(size, generator)).numpy()
     axes = {k: v.numpy() for k, v in grid.axes.items()}
     if "time" in axes and grid.epoch is not None:
-        axes["time"] = grid.epoch + (axes["time"] * 86400e9).round().astype("timedelta64[ns]")
+        axes["time"] = dates_of(axes["time"], grid.epoch)
     return xr.Dataset({name: (("member", *grid.dims), fields)}, axes)
 
 
