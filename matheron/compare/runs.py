@@ -13,6 +13,7 @@ import torch
 import traceback
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,70 +55,72 @@ def run_method(
         alone: Whether to run in a process of its own.
     """
     mapper(name)
-    arguments = (folder, name, output, step, only, members, seed)
+    job = _Job(folder, name, output, step, only, members, seed)
+    job.row.unlink(missing_ok=True)  # a row that is there afterwards is of this run
     if alone:
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_run, args=arguments)
+        process = multiprocessing.get_context("spawn").Process(target=job.run)
         process.start()
         process.join()
     else:
-        _run(*arguments)
-    found = output / f"{name}.json"
-    if not found.exists():
+        job.run()
+    if not job.row.exists():
         return {"method": name, "failed": "stopped by the system: perhaps out of memory"}
-    return json.loads(found.read_text(encoding="utf-8"))
+    return json.loads(job.row.read_text(encoding="utf-8"))
 
 
-def _run(
-    folder: Path,
-    name: str,
-    output: Path,
-    step: float | None,
-    only: Sequence[str] | None,
-    members: int,
-    seed: int,
-) -> None:
-    row: dict[str, Any] = {"method": name, "version": version("matheron"), "seed": seed}
-    try:
-        row |= _mapped(folder, name, output, step, only, members, seed)
-    except (ValueError, TypeError, RuntimeError, MemoryError) as error:
-        traceback.print_exc()
-        row["failed"] = str(error).splitlines()[0] if str(error) else type(error).__name__
-    part = output / f"{name}.json.part"
-    part.write_text(json.dumps(row, indent=1), encoding="utf-8")
-    part.replace(output / f"{name}.json")
+@dataclass(frozen=True)
+class _Job:
+    r"""One run of one method: what it maps, and where its map and its row go."""
 
+    folder: Path
+    name: str
+    output: Path
+    step: float | None
+    only: Sequence[str] | None
+    members: int
+    seed: int
 
-def _mapped(
-    folder: Path,
-    name: str,
-    output: Path,
-    step: float | None,
-    only: Sequence[str] | None,
-    members: int,
-    seed: int,
-) -> dict[str, Any]:
-    experiment = Experiment.load(folder)
-    problem = problem_of(experiment, step, only, seed)
-    said: list[str] = []
-    generator = torch.Generator().manual_seed(seed)
-    begun = resource.getrusage(resource.RUSAGE_SELF)
-    before, start = begun.ru_utime + begun.ru_stime, time.perf_counter()
-    found = mapper(name)(problem, said.append)
-    mean = found.mean
-    mapped = time.perf_counter()
-    std = found.std(generator)
-    done = time.perf_counter()
-    draws = found.sample(members, generator) if members else None
-    row: dict[str, Any] = {"data": len(problem)}
-    row |= score_map(experiment, mean, std, problem.grid, problem)
-    row |= {"seconds": mapped - start, "seconds_std": done - mapped}
-    row["seconds_members"] = time.perf_counter() - done
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    row |= {"cpu_seconds": used.ru_utime + used.ru_stime - before}
-    row |= {"peak_gib": used.ru_maxrss / GIB, "said": said}
-    _write(experiment, problem.grid, mean, std, draws, output / f"{name}.nc", row)
-    return row
+    @property
+    def row(self) -> Path:
+        r"""The file of the row."""
+        return self.output / f"{self.name}.json"
+
+    def run(self) -> None:
+        r"""Maps, and writes the row whole, with the reason if it fails."""
+        row: dict[str, Any] = {"method": self.name, "version": version("matheron")}
+        row["seed"] = self.seed
+        try:
+            row |= self._mapped()
+        except (ValueError, TypeError, RuntimeError, MemoryError) as error:
+            traceback.print_exc()
+            row["failed"] = str(error).splitlines()[0] if str(error) else type(error).__name__
+        part = self.row.with_suffix(".json.part")
+        part.write_text(json.dumps(row, indent=1), encoding="utf-8")
+        part.replace(self.row)
+
+    def _mapped(self) -> dict[str, Any]:
+        experiment = Experiment.load(self.folder)
+        problem = problem_of(experiment, self.step, self.only, self.seed)
+        said: list[str] = []
+        generator = torch.Generator().manual_seed(self.seed)
+        begun = resource.getrusage(resource.RUSAGE_SELF)
+        before, start = begun.ru_utime + begun.ru_stime, time.perf_counter()
+        found = mapper(self.name)(problem, said.append)
+        mean = found.mean
+        mapped = time.perf_counter()
+        std = found.std(generator)
+        done = time.perf_counter()
+        draws = found.sample(self.members, generator) if self.members else None
+        row: dict[str, Any] = {"data": len(problem)}
+        row |= score_map(experiment, mean, std, problem.grid, problem)
+        row |= {"seconds": mapped - start, "seconds_std": done - mapped}
+        row["seconds_members"] = time.perf_counter() - done
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        row |= {"cpu_seconds": used.ru_utime + used.ru_stime - before}
+        row |= {"peak_gib": used.ru_maxrss / GIB, "said": said}
+        path = self.output / f"{self.name}.nc"
+        _write(experiment, problem.grid, mean, std, draws, path, row)
+        return row
 
 
 def _write(

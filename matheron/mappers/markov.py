@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing import Any
 
-from .gaussian import FEWEST, fitted, observed, parts, separated
+from .gaussian import FEWEST, HELD, fitted, observed, parts, separated
 from .problem import Mapped, Problem, Say, superobs
 from ..domain import Grid
 from ..observations import LinearObservation
@@ -34,12 +34,14 @@ LONGER = (1.0, 2.0, 4.0, 8.0)
 """Memories to choose from, over the likeliest: see :func:`_remembering`."""
 DAYS = 10.0
 """The days to each side of a time that a choice is made by."""
-HELD = 5
-"""One pass in so many is held out to choose by."""
 PARTS = (0.3, 0.6, 1.0)
 """The part of the current that carries: to choose from, by the evidence."""
 FASTEST = 60e3
 """The fastest current, in metres a day."""
+
+
+Scales = tuple[float, float, float]
+"""Lengthscale, timescale and variance."""
 
 
 def _lattice(problem: Problem, step: float) -> Grid:
@@ -63,12 +65,9 @@ def _even(s: Tensor, step: float) -> Tensor:
     return torch.linspace(low, high, count, dtype=torch.float64)
 
 
-def _law(problem: Problem, like: AdvectionDiffusion | tuple[float, float, float]) -> Any:
-    r"""Returns what a prior with some lengthscale, timescale and variance is built with."""
-    if isinstance(like, AdvectionDiffusion):
-        own = like.kernel
-        like = (own.lengthscale.item(), like.timescale.item(), own.variance.item())
-    length, scale, variance = like
+def _law(problem: Problem, scales: Scales) -> dict[str, Any]:
+    r"""Returns what a prior of some scales is built with."""
+    length, scale, variance = scales
     points = problem.points.since(problem.grid.epoch)
     t = torch.cat([points.axis("time"), problem.grid.axes["time"]])
     return {
@@ -84,8 +83,8 @@ def _law(problem: Problem, like: AdvectionDiffusion | tuple[float, float, float]
     }
 
 
-def _prepared(problem: Problem, say: Say) -> tuple[Problem, AdvectionDiffusion, LinearObservation]:
-    r"""Returns data, a prior, and the noise: scales by likelihood, memory by held-out passes."""
+def _prepared(problem: Problem, say: Say) -> tuple[Problem, Scales, LinearObservation]:
+    r"""Returns data, scales and noise, by likelihood but for the memory, by held-out passes."""
     data = superobs(problem, FEWEST)
     start, seen = fitted(data, separated(data, COLOR - 1.0, 0.5), say)
     _at_least(seen, UNRESOLVED * scale_of(data.anomalies))
@@ -95,10 +94,8 @@ def _prepared(problem: Problem, say: Say) -> tuple[Problem, AdvectionDiffusion, 
 
 
 @torch.no_grad()
-def _remembering(
-    data: Problem, scales: tuple[float, float, float], like: LinearObservation, say: Say
-) -> AdvectionDiffusion:
-    r"""Returns the prior whose memory predicts passes that are held out.
+def _remembering(data: Problem, scales: Scales, like: LinearObservation, say: Say) -> Scales:
+    r"""Returns the scales with the memory that predicts passes that are held out.
 
     The likelihood of a process that is rough in time sees the shortest lags, over which the sea
     is smooth: it tells little of the memory over the days between passes.
@@ -107,7 +104,7 @@ def _remembering(
     middle = data.grid.axes["time"].median().item()
     near = data.near(middle - DAYS, middle + DAYS)
     if near.passes is None or not (near.passes % HELD == 0).any():
-        return AdvectionDiffusion(near.grid, **_law(near, scales))
+        return scales
     out = near.passes % HELD == 0
     kept, held = near.take(~out), near.take(out)
     seen, y = observed(kept, like)
@@ -120,7 +117,7 @@ def _remembering(
     best = min(errors, key=lambda k: errors[k])
     shown = {round(k, 1): round(v, 4) for k, v in errors.items()}
     say(f"memory of {best:.3g} days: held-out error by days {shown}")
-    return AdvectionDiffusion(near.grid, **_law(near, (length, best, variance)))
+    return length, best, variance
 
 
 @torch.no_grad()
@@ -146,8 +143,8 @@ def spde(problem: Problem, say: Say) -> Mapped:
 
     Its scales are those of largest likelihood.
     """
-    data, fit, like = _prepared(problem, say)
-    posterior, prior = _mapped(data, _law(data, fit), like)
+    data, scales, like = _prepared(problem, say)
+    posterior, prior = _mapped(data, _law(data, scales), like)
     say(f"{len(prior.timeline)} times, {len(prior.lattice)} nodes each")
     return Mapped(posterior, problem.shift)
 
@@ -158,8 +155,8 @@ def advection_diffusion(problem: Problem, say: Say) -> Mapped:
     How much of the current carries, and how much longer what is carried is remembered, has the
     largest evidence.
     """
-    data, fit, like = _prepared(problem, say)
-    law = _law(data, fit)
+    data, scales, like = _prepared(problem, say)
+    law = _law(data, scales)
     best, prior = _mapped(data, law, like)
     say(f"{len(prior.timeline)} times, {len(prior.lattice)} nodes each")
     evidence = best.log_evidence.item()

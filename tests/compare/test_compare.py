@@ -111,6 +111,17 @@ def test_a_failure_is_a_row(folder, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "board" / "oi.json").read_text())["failed"].startswith("f(x=")
 
 
+def test_a_row_that_is_there_is_of_this_run(folder, tmp_path, monkeypatch):
+    board = Board(folder, tmp_path / "board", step=1.0)
+    board.run(["oi-odc2020a"], lambda _: None, alone=False)
+    # a process that the system stops writes nothing
+    monkeypatch.setattr("matheron.compare.runs._Job.run", lambda job: None)
+    said = []
+    board.run(["oi-odc2020a"], said.append, force=True, alone=False)
+    assert "stopped by the system" in said[-1]
+    assert board.table().empty
+
+
 def test_pictures_and_published_rows(folder, tmp_path):
     board = Board(folder, tmp_path / "board", step=1.0)
     board.run(["oi-odc2020a"], lambda _: None, alone=False)
@@ -130,6 +141,7 @@ def test_pictures_and_published_rows(folder, tmp_path):
         ({"methods": ["nobody"]}, "expected one of"),
         ({"only": ["moon"]}, "observations among"),
         ({"step": -1.0}, "a step in degrees"),
+        ({"step": 0.0}, "a step in degrees"),
     ],
 )
 def test_bad_input_is_refused(folder, tmp_path, change, said):
