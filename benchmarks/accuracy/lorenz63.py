@@ -173,7 +173,10 @@ def study(
         spent = time.perf_counter() - start
         found = [conditional.mode(v) for v in y]
         v = torch.cat([f.v for f in found])
-        std, _ = spread(cost, v)
+        if method == "smoother":  # it moves trajectories, not first states
+            std, v = torch.stack([conditional.std(d, 0, None) for d in y]), prior.encode(v)
+        else:
+            std, _ = spread(cost, v)
         row = gaussian_row(f"4DVar {method}", mean, std, x)
         row["converged"] = sum(bool(f.converged[0]) for f in found) / windows
         rows.append(row | {"seconds per window": spent / windows})

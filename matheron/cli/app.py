@@ -23,13 +23,14 @@ from .challenge import challenge_files, check_plain, show_challenge
 from .comparing import compare_methods
 from .demonstrate import demonstrate
 from .fetch import download, fetch_command
+from .lorenz_story import tell_lorenz63
 from .mapping import Request, fit_model, make_map
 from .model import Model
 from .osse import make_osse, next_command
 from .product import Heights, Product
 from .scoring import check_truth, read_like, score_files, show_scores
 from .settings import Settings
-from ..data import check_output, describe, read, read_map
+from ..data import InputError, check_output, describe, read, read_map
 from ..data.product import as_field
 from ..mappers import MAPPERS
 from ..report import report as write_report
@@ -43,6 +44,8 @@ app = typer.Typer(
     ),
 )
 
+STORIES = {"sea": demonstrate, "lorenz63": tell_lorenz63}
+"""What the demonstration can tell."""
 UsageError = typer.BadParameter.__mro__[1]
 """What the parser raises; typer does not name it."""
 
@@ -78,9 +81,13 @@ Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="CSV, Parquet 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder.")] = Path("demo"),
     seed: Seed = 0,
+    story: Annotated[str, typer.Option(help=f"{' or '.join(STORIES)}.")] = "sea",
 ) -> None:
     """Tell the whole story on simulated data: simulate, observe, map, score, report."""
-    demonstrate(output, seed)
+    if story not in STORIES:
+        msg = f"demo(story={story}): expected one of {', '.join(STORIES)}. Choose one."
+        raise InputError(msg)
+    STORIES[story](output, seed)
 
 
 @app.command(epilog="Example: matheron info tracks.csv")

@@ -2,7 +2,7 @@ r"""The demonstration: a sea that is simulated, seen along tracks, mapped, and s
 
 from __future__ import annotations
 
-__all__ = ["demonstrate"]
+__all__ = ["demo_folder", "demonstrate"]
 
 import json
 import math
@@ -78,14 +78,14 @@ def _observe(grid: Grid, truth: Tensor, generator: Generator) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).round(6)
 
 
-def _folder(path: Path) -> Path:
+def demo_folder(path: Path) -> Path:
+    r"""Returns the folder of a demonstration, refused where it could not be made."""
     if path.exists() and not path.is_dir():
         msg = f"demo(output={path}): expected a folder, got a file. Name another folder."
         raise InputError(msg)
     if not path.absolute().parent.is_dir():
         msg = f"demo(output={path}): expected an existing parent folder, got none. Make it first."
         raise InputError(msg)
-    path.mkdir(exist_ok=True)
     return path
 
 
@@ -103,7 +103,8 @@ def _commands(folder: Path) -> Sequence[str]:
 
 def demonstrate(output: Path, seed: int = 0) -> None:
     r"""Simulates, observes, maps, scores and reports, into a folder."""
-    folder = _folder(output)
+    folder = demo_folder(output)
+    folder.mkdir(exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     grid = _sea()
     say("1. simulate a sea surface, 65 x 97 nodes")

@@ -1,8 +1,8 @@
-r"""What a model of time evolution can do, and the Runge-Kutta step that most of them take."""
+r"""What a model of time evolution can do, and the steps that it may take."""
 
 from __future__ import annotations
 
-__all__ = ["Dynamics", "runge_kutta_4"]
+__all__ = ["Dynamics", "Tendency", "euler", "implicit_midpoint", "runge_kutta_4"]
 
 import abc
 import math
@@ -29,6 +29,51 @@ def runge_kutta_4(tendency: Callable[[Tensor], Tensor], x: Tensor, dt: float) ->
     k4 = tendency(torch.add(x, k3, alpha=dt))
     slope = torch.add(k1 + k4, k2 + k3, alpha=2)
     return torch.add(x, slope, alpha=dt / 6)
+
+
+def euler(tendency: Callable[[Tensor], Tensor], x: Tensor, dt: float) -> Tensor:
+    r"""Returns the state after one step of Euler, of first order.
+
+    Example:
+        >>> euler(lambda x: -x, torch.ones(1, dtype=torch.float64), 0.1).item()
+        0.9
+    """
+    return torch.add(x, tendency(x), alpha=dt)
+
+
+def implicit_midpoint(tendency: Callable[[Tensor], Tensor], x: Tensor, dt: float) -> Tensor:
+    r"""Returns the state after one implicit step through the midpoint, of second order.
+
+    .. math:: x' = x + \delta t \, f\left(\frac{x + x'}{2}\right)
+
+    It keeps quadratic invariants, such as energies, exactly, and goes back as it came. The
+    equation is solved by fixed-point iterations, which converge where the step is under two over
+    the Lipschitz constant of :math:`f`.
+
+    Raises:
+        ValueError: If they do not converge.
+
+    Example:
+        >>> x = implicit_midpoint(lambda x: -x, torch.ones(1, dtype=torch.float64), 0.1)
+        >>> round(x.item() - 0.95 / 1.05, 12)
+        0.0
+    """
+    new = euler(tendency, x, dt)
+    goal = 1e-14 * max(1.0, x.detach().abs().max().item())
+    for _ in range(ITERATIONS):
+        last, new = new, torch.add(x, tendency((x + new) / 2), alpha=dt)
+        if (new - last).detach().abs().max().item() <= goal:
+            return new
+    msg = (
+        f"implicit_midpoint(dt=...): expected iterations that converge, got none in {ITERATIONS} "
+        f"with dt = {dt:g}. Shorten the step."
+    )
+    raise ValueError(msg)
+
+
+ITERATIONS = 100
+"""The most iterations of an implicit step."""
+SCHEMES = {"runge-kutta": runge_kutta_4, "euler": euler, "implicit": implicit_midpoint}
 
 
 class Dynamics(nn.Module, abc.ABC):
@@ -144,3 +189,39 @@ class Dynamics(nn.Module, abc.ABC):
                 "Build the model with a negative dt to go backwards."
             )
             raise ValueError(msg)
+
+
+class Tendency(Dynamics):
+    r"""A law known by its tendency, :math:`\dot x = f(x)`, and a scheme that follows it.
+
+    Arguments:
+        shape: The shape of one state.
+        dt: The time step; negative to go backwards.
+        scheme: ``"runge-kutta"``, ``"euler"`` or ``"implicit"``, through the midpoint.
+
+    Raises:
+        ValueError: If the scheme is not known.
+
+    Example:
+        >>> from matheron.dynamics import Lorenz96
+        >>> model = Lorenz96(8, scheme="implicit")
+        >>> model(torch.full((8,), 8.0, dtype=torch.float64), 10)[0].item()  # at rest
+        8.0
+    """
+
+    def __init__(self, shape: tuple[int, ...], dt: float, scheme: str = "runge-kutta") -> None:
+        super().__init__()
+        if scheme not in SCHEMES:
+            msg = (
+                f"{type(self).__name__}(scheme=...): expected one of {tuple(SCHEMES)}, got "
+                f"{scheme!r}. Choose one."
+            )
+            raise ValueError(msg)
+        self.shape, self.dt, self.scheme = shape, dt, scheme
+
+    @abc.abstractmethod
+    def tendency(self, x: Float[Tensor, ...]) -> Float[Tensor, ...]:
+        r"""Returns :math:`\dot x`."""
+
+    def advance(self, state: Tensor) -> Tensor:
+        return SCHEMES[self.scheme](self.tendency, state, self.dt)

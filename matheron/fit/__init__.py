@@ -1,7 +1,22 @@
-r"""Fitting: maximum likelihood by Fisher scoring or by L-BFGS, and cross-validation."""
+r"""Fitting: maximum likelihood, cross-validation, and models of time learned from data."""
 
-__all__ = ["Fit", "blocks", "cross_validate", "default_solver", "maximum_likelihood", "predict"]
+__all__ = [
+    "Fit",
+    "LearnedDynamics",
+    "Training",
+    "blocks",
+    "cross_validate",
+    "default_solver",
+    "ensemble_likelihood",
+    "fit_forecasts",
+    "learn_dynamics",
+    "maximum_likelihood",
+    "predict",
+]
 
+from .dynamics import ensemble_likelihood, learn_dynamics
+from .forecasts import Training, fit_forecasts
+from .learned import LearnedDynamics
 from .likelihood import default_solver
 from .maximum import maximum_likelihood
 from .report import Fit

@@ -18,6 +18,7 @@ __all__ = [
     "observations",
     "panels",
     "parameters",
+    "phase_space",
     "pit",
     "posterior",
     "ranks",
@@ -25,6 +26,7 @@ __all__ = [
     "rmse_in_time",
     "score_plane",
     "spread_skill",
+    "time_series",
     "track_spectra",
     "uncertainty",
     "variogram",
@@ -36,4 +38,5 @@ from .leaderboard import leaderboard
 from .maps import field, fields, observations, posterior, residuals
 from .ocean import panels, uncertainty
 from .parameters import arrows, ellipses, parameters
+from .phase import phase_space, time_series
 from .spectra import rmse_in_time, score_plane, track_spectra

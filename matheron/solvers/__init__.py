@@ -17,6 +17,7 @@ __all__ = [
     "Taper",
     "Variational",
     "Vecchia",
+    "estimate_model_error",
 ]
 
 from .base import LikelihoodSolver, Solver
@@ -28,6 +29,7 @@ from .filters.localization import Localization
 from .inducing import InducingPoints
 from .kriging import Kriging
 from .local import LocalKriging
+from .model_error import estimate_model_error
 from .particle_filter import ParticleFilter
 from .sparse_cholesky import SparseCholesky
 from .taper import Taper

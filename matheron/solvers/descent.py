@@ -129,8 +129,20 @@ class Minimum:
 
     def take(self, members: Int[Tensor, " k"]) -> Minimum:
         r"""Returns some members."""
-        values = (self.v, self.cost, self.gradient_norm, self.converged, self.iterations)
-        return Minimum(*(value[members] for value in values))
+        return Minimum(*(value[members] for value in self._values()))
+
+    def put(self, members: Int[Tensor, " k"], other: Minimum) -> Minimum:
+        r"""Returns the minima with others in the place of some members."""
+        pairs = zip(self._values(), other._values(), strict=True)
+        return Minimum(*(mine.index_copy(0, members, theirs) for mine, theirs in pairs))
+
+    def lower(self, other: Minimum) -> Minimum:
+        r"""Returns, member by member, the lower of two minima."""
+        better = torch.nonzero(other.cost < self.cost.nan_to_num(torch.inf))[:, 0]
+        return self.put(better, other.take(better))
+
+    def _values(self) -> tuple[Tensor, ...]:
+        return (self.v, self.cost, self.gradient_norm, self.converged, self.iterations)
 
 
 def minimise(

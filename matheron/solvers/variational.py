@@ -9,7 +9,7 @@ import torch
 from functools import cached_property
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from .base import Solver, frozen
 from .controls import Cost, Tangent, control_of
@@ -22,11 +22,13 @@ from .descent import (
     minimise,
 )
 from .laplace import Spread, factor, leading
+from .modal import ModalConditional, Rule
+from .smoother import Smoothed
 from ..observations import LinearObservation, Observation
 from ..posterior import Conditional
 from ..priors.base import Energy
 
-METHODS = ("gauss-newton", "lbfgs", "gradient-descent")
+METHODS = ("gauss-newton", "lbfgs", "gradient-descent", "smoother")
 ENSEMBLES = ("laplace", "rto")
 INEXACT = 1e-2
 """The largest relative residual of the linear systems of Gauss-Newton."""
@@ -71,33 +73,19 @@ class _GaussNewton(Direction):
         return -(vectors @ ((vectors.mT @ g[..., None]) / steep[..., None]))[..., 0]
 
 
-class _Variational(Conditional):
-    r"""The law about the minimum of the cost."""
+class _Variational(ModalConditional):
+    r"""The law about the minimum of the cost, in the control of the prior."""
 
     prior: Energy
 
     def __init__(self, prior: Energy, observation: Observation, solver: Variational) -> None:
-        super().__init__(prior, observation)
+        super().__init__(prior, observation, solver.rule)
         self.solver, self.control = solver, control_of(prior)
-        self._last: tuple[Tensor, Minimum] | None = None
 
-    @torch.no_grad()
-    def estimate(self, y: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
-        rows = y.reshape(-1, y.shape[-1])
-        self._last = (rows.nan_to_num(), self._minimise(rows))
-        return self.control.decode(self._last[1].v).reshape(*y.shape[:-1], -1)
+    def field(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch n"]:
+        return self.control.decode(v)
 
-    def mode(self, y: Float[Tensor, " m"]) -> Minimum:
-        r"""Returns the minimum of the cost; those of the last batch are remembered."""
-        if self._last is not None and self._last[0].shape[1] == len(y):
-            same = (self._last[0] == y.nan_to_num()).all(dim=-1)  # gaps may hold NaN
-            if same.any():
-                return self._last[1].take(torch.nonzero(same)[0])
-        found = self._minimise(y[None])
-        self._last = (y[None].nan_to_num(), found)
-        return found
-
-    def _minimise(self, y: Float[Tensor, "b m"]) -> Minimum:
+    def minimum(self, y: Float[Tensor, "b m"]) -> Minimum:
         solver, b = self.solver, len(y)
         v, y = self._start(b), y.repeat(solver.starts, 1)
         for seen in self._windows(y):
@@ -105,7 +93,7 @@ class _Variational(Conditional):
             v = solver.minimise(cost, v, LOOSE, BRIEF).v
         found = solver.minimise(Cost(self.control, self.observation, y), v)
         lowest = found.cost.nan_to_num(torch.inf).reshape(-1, b).argmin(dim=0)
-        return self._checked(found.take(lowest * b + torch.arange(b)))
+        return self.checked(found.take(lowest * b + torch.arange(b)))
 
     def _start(self, b: int) -> Float[Tensor, "k c"]:
         generator = torch.Generator().manual_seed(self.solver.seed)
@@ -124,18 +112,6 @@ class _Variational(Conditional):
         first, span = times.min(), times.max() + 1 - times.min()
         count = self.solver.windows
         return [(when - first) * count < span * k for k in range(1, count)]
-
-    def _checked(self, found: Minimum) -> Minimum:
-        if self.solver.strict and not found.converged.all():
-            worst = found.gradient_norm[~found.converged].max().item()
-            msg = (
-                f"Variational: expected gradients under {self.solver.tolerance:g} in "
-                f"{self.solver.steps} steps, got {worst:.3g} for {int((~found.converged).sum())} "
-                f"of {len(found.converged)} members. Raise steps or tolerance, cut the data into "
-                "windows=..., or pass strict=False."
-            )
-            raise ValueError(msg)
-        return found
 
     @cached_property
     def _exact(self) -> bool:
@@ -192,18 +168,7 @@ class _Variational(Conditional):
         x = self.control.decode(mode).expand(len(z), -1)
         noise = self.observation.sample(x, generator) - self.observation(x)
         cost = Cost(self.control, self.observation, y + noise, centre=z)
-        return self._checked(self.solver.minimise(cost, mode.expand(len(z), -1)))
-
-    def info(self, y: Float[Tensor, " m"]) -> dict[str, Any]:
-        found = self.mode(y)
-        return {
-            "method": self.solver.method,
-            "converged": bool(found.converged[0]),
-            "iterations": int(found.iterations[0]),
-            "cost": found.cost[0].item(),
-            "gradient_norm": found.gradient_norm[0].item(),
-            "controls": self.control.size,
-        }
+        return self.checked(self.solver.minimise(cost, mode.expand(len(z), -1)))
 
 
 class Variational(Solver[Energy]):
@@ -223,7 +188,12 @@ class Variational(Solver[Energy]):
     for perturbed data and prior (``"rto"``), which bend with the cost.
 
     Long windows of a chaotic model have many minima: take the data in growing ``windows``, each
-    from the minimum of the last (quasi-static assimilation), or several ``starts``.
+    from the minimum of the last (quasi-static assimilation), or several ``starts``. Or move all
+    the states of a trajectory, not its control: ``"smoother"`` iterates a Kalman smoother, with
+    errors of the model that are large at first and come down to its own in ``stages``. It takes
+    the trajectories of a model (a perfect one is given errors of 1e-7 of the variance of its first
+    state), in time that grows as the cube of the size of a state, and linearly with time; its
+    spread is exact by a selected inverse.
 
     References:
         | A strategy for operational implementation of 4D-Var, using an incremental approach
@@ -237,19 +207,22 @@ class Variational(Solver[Energy]):
         | https://doi.org/10.1137/140964023
 
     Arguments:
-        method: ``"gauss-newton"``, incremental, ``"lbfgs"``, or ``"gradient-descent"``.
+        method: ``"gauss-newton"``, incremental, ``"lbfgs"``, ``"gradient-descent"``, or
+            ``"smoother"``.
         steps: The largest number of steps of the minimisation.
         tolerance: The norm of the gradient to reach, in the control.
         decrease: The relative decrease of the cost under which, five times in a row and without
             a smaller gradient, it is at rest.
         windows: The number of growing windows of data; 1 takes all data at once.
-        starts: The number of starts: the mean of the prior, then draws; the lowest cost wins.
+        starts: The number of starts: the mean of the prior, then draws; the lowest cost wins. The
+            smoother tries another only where the cost is more than its law allows.
         ensemble: ``"laplace"`` or ``"rto"``.
         memory: The number of pairs that L-BFGS keeps.
         dense: The largest control whose Gauss-Newton matrix is formed; beyond, systems are
             solved by conjugate gradients.
         inner: The largest number of conjugate gradients for a step of Gauss-Newton.
         rank: The number of eigenpairs for the spread of more than 2000 controls.
+        stages: The number of covariances of model errors that the smoother takes in turn.
         seed: The seed of starts and eigenpairs.
         strict: Whether to raise where the minimisation did not converge.
 
@@ -282,13 +255,14 @@ class Variational(Solver[Energy]):
         dense: int = 100,
         inner: int = 200,
         rank: int = 100,
+        stages: int = 5,
         seed: int = 0,
         strict: bool = True,
     ) -> None:
         super().__init__()
         self._check_name("method", method, METHODS)
         self._check_name("ensemble", ensemble, ENSEMBLES)
-        least = min(steps, windows, starts, memory, inner, rank)
+        least = min(steps, windows, starts, memory, inner, rank, stages)
         if not (tolerance > 0 and decrease >= 0 and least >= 1 and dense >= 0):
             msg = (
                 f"Variational(...): expected a positive tolerance and counts, got a tolerance of "
@@ -296,10 +270,11 @@ class Variational(Solver[Energy]):
                 "defaults."
             )
             raise ValueError(msg)
-        self.method, self.ensemble, self.strict = method, ensemble, strict
-        self.steps, self.tolerance, self.decrease = steps, tolerance, decrease
+        self.method, self.ensemble = method, ensemble
+        self.rule = Rule(method, steps, tolerance, decrease, strict)
         self.windows, self.starts, self.memory = windows, starts, memory
         self.dense, self.inner, self.rank, self.seed = dense, inner, rank, seed
+        self.stages = stages
 
     @staticmethod
     def _check_name(setting: str, name: str, known: tuple[str, ...]) -> None:
@@ -326,15 +301,19 @@ class Variational(Solver[Energy]):
         direction: Direction = QuasiNewton(len(v), memory)
         if self.method == "gauss-newton":
             direction = _GaussNewton(self.dense, self.inner)
-        goal = max(tolerance, self.tolerance)
-        steps = self.steps if steps is None else min(steps, self.steps)
-        return minimise(cost, v, direction, steps, goal, self.decrease)
+        goal = max(tolerance, self.rule.tolerance)
+        steps = self.rule.steps if steps is None else min(steps, self.rule.steps)
+        return minimise(cost, v, direction, steps, goal, self.rule.decrease)
 
     @torch.no_grad()
     def prepare(self, prior: Energy, observation: Observation) -> Conditional:
         if isinstance(observation, LinearObservation):
             self._check_noise(observation)
-        return _Variational(frozen(prior), frozen(observation), self)
+        prior, observation = frozen(prior), frozen(observation)
+        if self.method == "smoother":
+            limits = (self.stages, self.starts, self.ensemble, self.seed)
+            return Smoothed(prior, observation, self.rule, *limits)
+        return _Variational(prior, observation, self)
 
     @staticmethod
     def _check_noise(observation: LinearObservation) -> None:

@@ -8,6 +8,8 @@ from scipy.integrate import solve_ivp
 from torch.testing import assert_close
 
 from matheron.dynamics import Lorenz63, Lorenz96, OneLayerQG, TwoLayerQG
+from matheron.dynamics.lorenz import TwoScaleLorenz96
+from matheron.dynamics.transport import Transport
 
 
 def island():
@@ -23,6 +25,12 @@ def waves(generator, size, shape):
 MODELS = {
     "Lorenz63": (Lorenz63, lambda m, g, size: m.initial(g, size)),
     "Lorenz96": (lambda: Lorenz96(12), lambda m, g, size: m.initial(g, size)),
+    "Implicit": (lambda: Lorenz96(12, scheme="implicit"), lambda m, g, size: m.initial(g, size)),
+    "TwoScaleLorenz96": (lambda: TwoScaleLorenz96(6, 3), lambda m, g, size: m.initial(g, size)),
+    "Transport": (
+        lambda: Transport((4, 5), (1.0, 2.0), (0.3, -0.5), 0.1, 0.05, 0.5, (True, False)),
+        lambda m, g, size: waves(g, size, m.shape),
+    ),
     "TwoLayerQG": (lambda: TwoLayerQG(16), lambda m, g, size: 5 * m.initial(g, size)),
     "OneLayerQG": (island, lambda m, g, size: waves(g, size, m.shape)),
 }
@@ -160,3 +168,99 @@ def test_parameters_can_be_learnt():
     x = Lorenz63(rho=rho)(torch.ones(3, dtype=torch.float64), 3)
     (slope,) = torch.autograd.grad(x.sum(), rho)
     assert slope != 0
+
+
+def test_both_scales_exchange_what_they_share(generator):
+    model = TwoScaleLorenz96(8, 4)
+    x = model.initial(generator, (5,))
+    X, Y = model.scales(x)
+    work = (x * model.tendency(x)).sum(-1)
+    # advection and coupling cancel: what is left is forcing and friction
+    left = 10 * X.sum(-1) - X.square().sum(-1) - 10 * Y.square().sum((-1, -2))
+    assert_close(work, left, rtol=1e-12, atol=1e-9)
+
+
+def test_both_scales_are_those_of_the_formula(generator):
+    n, each, h, c, b, F = 5, 3, 0.7, 8.0, 9.0, 6.0
+    model = TwoScaleLorenz96(n, each, 0.005, F, h, c, b)
+    x = model.initial(generator)
+    X, Y = x[:n], x[n:]
+    large = [
+        (X[(i + 1) % n] - X[i - 2]) * X[i - 1] - X[i] + F
+        - h * c / b * Y[i * each : (i + 1) * each].sum()
+        for i in range(n)
+    ]  # fmt: skip
+    m = n * each
+    small = [
+        c * b * (Y[l - 1] - Y[(l + 2) % m]) * Y[(l + 1) % m] - c * Y[l] + h * c / b * X[l // each]
+        for l in range(m)
+    ]
+    assert_close(model.tendency(x), torch.stack([*large, *small]))
+
+
+def test_no_coupling_leaves_one_scale(generator):
+    model = TwoScaleLorenz96(8, 4, coupling=0.0)
+    x = model.initial(generator)
+    large, small = model.scales(model(x, 40))
+    assert_close(large, Lorenz96(8, 0.005, 10.0)(x[:8], 40), rtol=1e-10, atol=1e-12)
+    assert small.abs().max() < 0.2  # nothing feeds the small scales
+
+
+def test_both_scales_are_in_balance(generator):
+    # on the attractor, F sum X = |X|^2 + c |Y|^2 on average
+    model = TwoScaleLorenz96(8, 8, forcing=10.0)
+    path = model.trajectory(model(model.initial(generator, (16,)), 2000), 4000, 10)
+    X, Y = model.scales(path)
+    gained = 10 * X.sum(-1).mean()
+    spent = X.square().sum(-1).mean() + 10 * Y.square().sum((-1, -2)).mean()
+    assert_close(gained, spent, rtol=0.02, atol=0)
+    assert 1.5 < X.mean() < 3.5
+
+
+def test_lorenz63_has_its_climate_and_its_exponent(generator):
+    """Mean of z 23.55, mean square of x 62.8 (= beta z), and a leading exponent of .906."""
+    model = Lorenz63()
+    x = model(model.initial(generator, (64,)), 2000)
+    path = model.trajectory(x, 4000, 10)
+    assert path[..., 2].mean().item() == pytest.approx(23.55, abs=0.15)
+    balance = (path[..., 0] * path[..., 1]).mean() / path[..., 2].mean()
+    assert balance.item() == pytest.approx(8 / 3, rel=0.01)  # d<z>/dt = 0
+    near, growth = x + 1e-8 * torch.randn(x.shape, dtype=x.dtype, generator=generator), []
+    for _ in range(200):  # 20 units of time after the first few
+        x, near = model(x, 10), model(near, 10)
+        d = (near - x).norm(dim=-1, keepdim=True)
+        growth.append((d / 1e-8).log())
+        near = x + 1e-8 * (near - x) / d
+    rate = torch.cat(growth[20:], dim=-1).mean(-1) / 0.1
+    # 64 members: the standard error of their mean
+    assert abs(rate.mean().item() - 0.906) < 5 * rate.std().item() / 8
+
+
+@pytest.mark.parametrize(("scheme", "order"), [("euler", 1), ("implicit", 2), ("runge-kutta", 4)])
+def test_schemes_have_their_orders(scheme, order, generator):
+    start = Lorenz63()(Lorenz63().initial(generator), 1000)
+    exact = Lorenz63(0.4 / 6400)(start, 6400)
+    errors = [(Lorenz63(0.4 / n, scheme=scheme)(start, n) - exact).norm() for n in (200, 400)]
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.2)
+
+
+def test_the_implicit_scheme_keeps_energy_and_goes_back(generator):
+    class Advection(Lorenz96):
+        def tendency(self, x):
+            return self.advection(x)
+
+    x = Lorenz96(12).initial(generator)
+    after = Advection(12, 0.02, scheme="implicit")(x, 50)
+    assert_close(after.norm(), x.norm(), rtol=1e-12, atol=0)
+    assert_close(Advection(12, -0.02, scheme="implicit")(after, 50), x, rtol=1e-9, atol=1e-9)
+    drift = Advection(12, 0.02, scheme="euler")(x, 50).norm() / x.norm()
+    assert drift > 1.01
+
+
+def test_bad_schemes_are_refused():
+    with pytest.raises(ValueError, match=r"Lorenz96\(scheme=\.\.\.\): expected one of"):
+        Lorenz96(scheme="leapfrog")
+    with pytest.raises(ValueError, match="Shorten the step"):
+        Lorenz63(1.0, scheme="implicit")(torch.tensor([5.0, 5.0, 25.0]).double())
+    with pytest.raises(ValueError, match="got 3 and 4"):
+        TwoScaleLorenz96(3, 4)

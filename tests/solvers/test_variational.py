@@ -10,6 +10,8 @@ import matheron as mt
 
 from matheron import Grid, GriddedObservation, PointObservation, Points
 from matheron.dynamics import Dynamics, Lorenz63, Lorenz96, OneLayerQG, TwoLayerQG
+from matheron.dynamics.lorenz import TwoScaleLorenz96
+from matheron.dynamics.transport import Transport
 from matheron.observations.nonlinear import NonlinearObservation
 from matheron.priors.base import Energy, GaussianPrior
 from matheron.priors.dynamics import StrongConstraint, WeakConstraint
@@ -130,6 +132,15 @@ def test_linear_assimilation_is_kriging_and_a_kalman_smoother(constraint, method
     assert_close(posterior.std(), kriged.std(), rtol=1e-6, atol=1e-6)
     assert posterior.info["converged"]
     assert posterior.info["gradient_norm"] < 1e-8
+
+
+def test_the_smoother_of_a_linear_problem_is_that_of_rauch_tung_and_striebel():
+    prior, matrices, seen, nodes, y = problem("weak")
+    posterior = Variational("smoother")(prior, seen)(y)
+    mean, covariances = rts(matrices, nodes, seen.noise_variance, y, prior.times)
+    assert_close(posterior.mean, mean, rtol=1e-8, atol=1e-8)
+    std = torch.cat([P.diagonal() for P in covariances]).sqrt()
+    assert_close(posterior.std(), std, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("constraint", ["weak", "strong"])
@@ -300,6 +311,9 @@ def island():
 MODELS = {
     "Lorenz63": (Lorenz63, 5.0),
     "Lorenz96": (lambda: Lorenz96(8), 3.0),
+    "ImplicitLorenz96": (lambda: Lorenz96(8, scheme="implicit"), 3.0),
+    "TwoScaleLorenz96": (lambda: TwoScaleLorenz96(4, 3), 1.0),
+    "Transport": (lambda: Transport((4, 5), (1.0, 1.0), (0.3, -0.2), 0.1, 0.1, 0.5), 1.0),
     "OneLayerQG": (island, 0.1),
     "TwoLayerQG": (lambda: TwoLayerQG(8), 2e-5),
 }
