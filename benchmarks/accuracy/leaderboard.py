@@ -1,7 +1,10 @@
 """Every mapper on one simulated ocean: the leaderboard.
 
     python leaderboard.py gulfstream [METHOD...]   four nadir altimeters, then these and SWOT
+    python leaderboard.py gulfstream --only 4nadirs [METHOD...]           the first of them
     python leaderboard.py sediment [METHOD...]     images under clouds
+
+Maps that are there are kept; with ``--again`` those of the methods are made anew.
 
 Truth: two layers of quasi-geostrophic turbulence and a mean front, over the 42 days of the 2020a
 challenge, without errors of the instruments as there. The mean front is known to all mappers but
@@ -11,6 +14,7 @@ that is of another ocean.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 import tempfile
@@ -31,9 +35,14 @@ SHOWN = ("leaderboard.png", "scales.png", "rmse.png")
 
 def main() -> None:
     """Makes the experiment, or goes on with the one that is there, and maps it."""
-    preset = sys.argv[1] if len(sys.argv) > 1 else "gulfstream"
-    sea = preset != "sediment"
-    methods = sys.argv[2:] or list(TRACKS if sea else IMAGES)
+    told = argparse.ArgumentParser()
+    told.add_argument("preset", nargs="?", default="gulfstream")
+    told.add_argument("methods", nargs="*")
+    told.add_argument("--only", help="one of the sets of observations")
+    told.add_argument("--again", action="store_true")
+    asked = told.parse_args()
+    preset, sea = asked.preset, asked.preset != "sediment"
+    methods = asked.methods or list(TRACKS if sea else IMAGES)
     place = Path(tempfile.gettempdir()) / "matheron-leaderboard" / preset
     if not (place / "osse" / "osse.json").exists():
         made = Experiment.make(preset, "4nadirs,swot" if sea else None, seed=1)
@@ -41,8 +50,11 @@ def main() -> None:
         made.save(place / "osse")
     every = Experiment.load(place / "osse").observations
     sets = {"4nadirs": [k for k in every if "swot" not in k], "4nadirs,swot": list(every)}
-    for name, only in (sets if sea else {"clouds": list(every)}).items():
-        board = Board(place / "osse", place / name, only=only)
+    sets = sets if sea else {"clouds": list(every)}
+    for name in [asked.only] if asked.only else sets:
+        board = Board(place / "osse", place / name, only=sets[name])
+        for method in methods if asked.again else ():
+            (place / name / f"{method}.json").unlink(missing_ok=True)
         board.run(methods)
         table = board.write()
         rows = [{"preset": preset, "observations": name, "method": k, **r} for k, r in _of(table)]

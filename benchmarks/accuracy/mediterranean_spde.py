@@ -1,12 +1,13 @@
 """Real altimetry over the Mediterranean by advection and diffusion, and forecasts of it.
 
-    python mediterranean_spde.py missions [none|constant|geostrophic]
-    python mediterranean_spde.py forecast
+    python mediterranean_spde.py missions [none|constant|drift]
+    python mediterranean_spde.py forecast [none|drift]
 
 ``missions``: each mission in turn is predicted from the two others, as in ``mediterranean.py``;
 parameters have the largest likelihood of the two missions that are mapped. ``forecast``: from all
 missions up to a time "now", the five days after it, beside the map of "now" kept as it is;
-parameters are those of the data before the first "now".
+parameters have the largest likelihood of the data before each "now". Structures may be carried by
+the drift that a quasi-geostrophic model tells of the map of the same data.
 
 The sea is that of the DUACS map, wider by two cells: where its edge is the coast itself, the
 natural boundary raises the variance in narrow seas.
@@ -33,21 +34,21 @@ import matheron as mt
 
 from matheron.data import Observations
 from matheron.domain import Grid, Points
+from matheron.mappers.drift import drift
 from matheron.metrics import summary
 from matheron.observations import Stack
-from matheron.priors.spde.velocity import geostrophic
 from matheron.selection.choice import instruments
 
 STEP = 1 / 5
 """The step of the lattice in degrees."""
 DAYS = 5.0
 """The step in days."""
-NOISE = 3e-4
-"""The rounding of the file, in metres: the rest of the error is that along the track."""
+NOISE = 5e-3
+"""A first guess of the white noise in metres; the rest of the error is that along the track."""
 WIDER = 1
 """How many cells the sea is made wider by."""
-CARRIED, FASTEST = 0.3, 20e3
-"""The part of the geostrophic velocity that carries, once it is cut to so many metres a day."""
+WAVES, FASTEST = 1.2, 20e3
+"""The speed of long internal waves in m/s, and the fastest drift, in metres a day."""
 NOWS = (10.0, 11.0, 12.0, 13.0, 14.0, 15.0)
 LEADS = 5
 
@@ -99,19 +100,20 @@ class Model:
         assert data.groups is not None
         assert data.passes is not None
         self.grid, codes, values = grid, data.groups.codes[kept], data.values[kept]
-        noise = torch.full_like(values, NOISE)
-        seen, self.y = instruments(grid, data.points[kept], values, noise, codes)
+        seen, self.y = instruments(grid, data.points[kept], values, None, codes)
         assert isinstance(seen, Stack)
         self.seen = seen
         track = torch.cat([data.passes[kept][codes == k] for k in codes.unique()])
         kind = {"damping": "uniform", "margin": 1.0, "interpolation": "cubic"}
-        fine = mt.AdvectionDiffusion(grid, 55e3, 80.0, 0.002, velocity, color=4, **kind)
-        coarse = sea(data.points, 1.0, 1)
-        broad = mt.AdvectionDiffusion(grid, 400e3, 120.0, 0.005, color=3, lattice=coarse, **kind)
+        fine = mt.AdvectionDiffusion(grid, 55e3, 100.0, 0.002, velocity, color=4, **kind)
+        coarse = sea(data.points, 0.6, 1)
+        broad = mt.AdvectionDiffusion(grid, 220e3, 140.0, 0.003, color=3, lattice=coarse, **kind)
         self.error = mt.AlongTrackError(grid, seen.points, track, 16.5e3, 0.016, smooth=True)
         self.prior = mt.MarkovSum(fine, broad, self.error, trend="1 + lat + lon")
         with torch.no_grad():
             seen.parts[0].bias.log_scale.fill_(math.log(0.3))  # a first guess of 5 mm
+            for part in seen.parts:
+                part.error.log_scale.fill_((NOISE / part.error.std.mean()).log())
 
     def fit(self) -> None:
         """Maximises the likelihood."""
@@ -144,21 +146,14 @@ class Model:
     def noise(self) -> torch.Tensor:
         """The variance of a new datum about the field: noise, bias and error along the track."""
         bias = self.seen.bias_variance.mean()
-        return (NOISE**2 + bias + self.error.log_variance.exp()).detach()
+        white = self.seen.noise_variance.mean()
+        return (white + bias + self.error.log_variance.exp()).detach()
 
 
 def currents(model: Model) -> torch.Tensor:
-    """Returns a part of the geostrophic velocity of the map of a model, at the nodes of its grid.
-
-    The whole one, several km a day, crosses a cell in less than a step. It is parallel to the
-    isolines of its own map: what it carries are the differences to that map.
-    """
-    grid = model.grid
-    mean, _ = model.at(grid)
-    ssh = torch.where(mean.isnan(), 0.0, mean)
-    east, north = geostrophic(grid, ssh)
-    metres_per_day = torch.stack([north, east], dim=-1) * 86400.0
-    return CARRIED * metres_per_day.clamp(-FASTEST, FASTEST)
+    """Returns the drift of the structures of the map of a model, at the nodes of its grid."""
+    mean, _ = model.at(model.grid)
+    return drift(model.grid, mean, WAVES).clamp(-FASTEST, FASTEST)
 
 
 def chosen(data: Observations, kept: torch.Tensor, grid: Grid, kind: str) -> Model:
@@ -208,25 +203,40 @@ def scores(mean: torch.Tensor, std: torch.Tensor, truth: torch.Tensor) -> dict[s
     return {**short, **{k: found[k] for k in ("coverage_50", "coverage_90")}, "z2": z2}
 
 
-def forecast() -> None:
+def forecast(kind: str) -> None:
     """Forecasts one to five days, beside the persistence of the map of "now"."""
-    data, start = tracks(), time.perf_counter()
-    t = data.points.axis("time")
-    first = Model(data, t <= NOWS[0], window(data.points, NOWS[0]))
-    first.fit()
-    pieces = [_ahead(data, now, first) for now in NOWS]
-    lead, truth, mean, std, kept, kept_std = torch.cat(pieces).unbind(dim=-1)
+    data, like, pieces, start = tracks(), None, [], time.perf_counter()
+    for now in NOWS:
+        known = data.points.axis("time") <= now
+        model = Model(data, known, window(data.points, now + LEADS))
+        if like is not None:
+            model = model.like(like)
+        model.fit()
+        like = model
+        if kind == "drift":
+            model = Model(data, known, model.grid, currents(model)).like(like)
+        pieces.append(_ahead(data, now, model))
+    rows = _by_lead(torch.cat(pieces), kind)
+    for row in rows:
+        row["seconds"] = time.perf_counter() - start
+    title = f"Mediterranean by SPDE, forecasts, velocity {kind}"
+    finish(title, "mediterranean_forecast", rows)
+
+
+def _by_lead(found: torch.Tensor, kind: str) -> list[dict[str, float | str]]:
+    """Returns the scores of forecasts and of persistence, a row for each lead."""
+    lead, truth, mean, std, kept, kept_std, noise = found.unbind(dim=-1)
     rows = []
     for k in range(1, LEADS + 1):
         at = lead == k
-        field = std[at].square() + first.noise
-        still = kept_std[at].square() + first.noise
         ours, persistence = (
-            scores(m[at], v.sqrt(), truth[at]) for m, v in ((mean, field), (kept, still))
+            scores(m[at], (s[at].square() + noise[at]).sqrt(), truth[at])
+            for m, s in ((mean, std), (kept, kept_std))
         )
         rows.append(
             {
                 "structure": "fine + broad, separable",
+                "velocity": kind,
                 "lead_days": k,
                 "data": int(at.sum()),
                 "map_std_cm": 100 * std[at].square().mean().sqrt().item(),
@@ -235,16 +245,14 @@ def forecast() -> None:
                 "persistence_rmse_cm": persistence["rmse_cm"],
                 "persistence_crps_cm": persistence["crps_cm"],
                 "persistence_z2": persistence["z2"],
-                "seconds": time.perf_counter() - start,
             }
         )
-    finish("Mediterranean by SPDE, forecasts", "mediterranean_forecast", rows)
+    return rows
 
 
-def _ahead(data: Observations, now: float, like: Model) -> torch.Tensor:
-    """Returns lead, truth, forecast and its std, map of now and its std, at the data to come."""
+def _ahead(data: Observations, now: float, model: Model) -> torch.Tensor:
+    """Returns, at the data to come, lead, truth, forecast and std, map of now and std, noise."""
     t = data.points.axis("time")
-    model = Model(data, t <= now, window(data.points, now + LEADS)).like(like)
     new = (t > now) & (t <= now + LEADS)
     later = data.points[new]
     held = later.coords.clone()
@@ -254,7 +262,8 @@ def _ahead(data: Observations, now: float, like: Model) -> torch.Tensor:
     (mean, kept), (std, kept_std) = (v.chunk(2) for v in model.at(both))
     print(f"now {now:g}: {len(model.y)} data, {len(later)} to come", flush=True)
     lead = (t[new] - now).ceil()
-    return torch.stack([lead, data.values[new], mean, std, kept, kept_std], dim=-1)
+    noise = model.noise.expand_as(mean)
+    return torch.stack([lead, data.values[new], mean, std, kept, kept_std, noise], dim=-1)
 
 
 def tracks() -> Observations:
@@ -265,7 +274,8 @@ def tracks() -> Observations:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
+    velocity = sys.argv[2] if len(sys.argv) > 2 else "none"
     if sys.argv[1:2] == ["forecast"]:
-        forecast()
+        forecast(velocity)
     else:
-        missions(sys.argv[2] if len(sys.argv) > 2 else "none")
+        missions(velocity)

@@ -15,6 +15,7 @@ from torch import Tensor
 from typing import ClassVar
 
 from .base import Kernel, positive
+from .quick import ORDERS, half_integer, quick, quick_table, suits
 from ..linalg.composition import (
     Composition,
     Factor,
@@ -154,8 +155,24 @@ class Stationary(Kernel):
     def forward(
         self, a: Float[Tensor, "*batch p k"], b: Float[Tensor, "*batch q k"]
     ) -> Float[Tensor, "*batch p q"]:
-        u = distance(self.scaled(a), self.scaled(b))
-        return self.variance * correlation(self.radial, self._table(), u)
+        x, s = self.scaled(a), self.scaled(b)
+        if suits(x, s, self.variance):
+            return self._quick(x, s)
+        return self.variance * self._correlation(distance(x, s))
+
+    def _correlation(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return correlation(self.radial, self._table(), u)
+
+    def _quick(self, x: Float[Tensor, "p k"], s: Float[Tensor, "q k"]) -> Float[Tensor, "p q"]:
+        table = self._table()
+        if table is None:
+            return quick(x, s, self.variance.item(), self._polynomial)
+        return quick_table(x, s, self.variance.item(), table)
+
+    @property
+    def _polynomial(self) -> tuple[float, ...] | None:
+        r"""The polynomial before the exponential of the distance, of those that are such."""
+        return None
 
     def diagonal(self, a: Float[Tensor, "*batch p k"]) -> Float[Tensor, "*batch p"]:
         return self.variance.expand(a.shape[:-1])
@@ -268,6 +285,26 @@ class Matern(Stationary):
         if self.learn_nu or self.log_nu.requires_grad:
             return "table"
         return self.CLOSED.get(round(self.nu.item(), 12), "table")
+
+    @property
+    def _polynomial(self) -> tuple[float, ...] | None:
+        order = round(self.nu.item() - 0.5, 12)
+        fixed = not (self.learn_nu or self.log_nu.requires_grad)
+        known = fixed and order.is_integer() and order <= ORDERS
+        return half_integer(int(order)) if known else None
+
+    def _correlation(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        c = self._polynomial
+        if c is None:
+            return super()._correlation(u)
+        value = torch.full_like(u, c[-1])
+        for k in reversed(c[:-1]):
+            value = value * u + k
+        return value * (-u).exp()
+
+    def _quick(self, x: Float[Tensor, "p k"], s: Float[Tensor, "q k"]) -> Float[Tensor, "p q"]:
+        c = self._polynomial
+        return super()._quick(x, s) if c is None else quick(x, s, self.variance.item(), c)
 
     def scaled(self, x: Float[Tensor, "*batch k"]) -> Tensor:
         return super().scaled(x) * (2 * self.nu).sqrt()

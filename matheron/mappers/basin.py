@@ -13,7 +13,18 @@ from functools import cached_property
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from .gaussian import FEWEST, fitted, observed, parts, separated
+from .gaussian import (
+    FEWEST,
+    NOISY,
+    START,
+    Smooth,
+    fitted,
+    held_out,
+    noisy,
+    parts,
+    scales_of,
+    separated,
+)
 from .problem import Problem, Say, superobs
 from ..domain import Grid, Points
 from ..dynamics import OneLayerQG
@@ -141,15 +152,20 @@ class Basin:
 
     def _set_first_guess(self, say: Say, spacing: float) -> None:
         data = superobs(_inside(self.problem, self.days), FIT_SPACING)
-        self.prior, like = fitted(data, separated(data, 1.5, 1.5, free=True), say)
+        law = Smooth(data, 2.5, 2.5)
+        first, self._like = fitted(data, separated(data, 2.5, 2.5), say, START)
+        held = held_out(data, self._like)
+        self._chosen = held.choose(law.covariance, scales_of(first), NOISY * law.std)
+        say(f"first guess by pieces held out: {self._chosen.words()}")
+        kernel = law.of(self._chosen.scales, self._chosen.factor)
+        self.prior = GaussianProcess(kernel, self.days)
         used = superobs(data, 1.5 * max(spacing, FEWEST))
-        used = replace(used, grid=self.days, known=None, values=used.anomalies)
-        self._set_data(used, like)
+        self._set_data(replace(used, grid=self.days, known=None, values=used.anomalies))
         say(f"model of {self.shape[0]} x {self.shape[1]} nodes, {self.total // QUARTERS} days")
 
-    def _set_data(self, data: Problem, like: LinearObservation) -> None:
-        self.data, self.prior = data, self.prior.on(self.days)
-        self.observation, self.y = observed(data, like)
+    def _set_data(self, data: Problem) -> None:
+        self.data = data
+        self.observation, self.y = noisy(data, self._like, self._chosen)
         self.first = _local(self.prior, self.observation)
 
     def take(self, kept: Bool[Tensor, " m"]) -> Basin:
@@ -157,7 +173,7 @@ class Basin:
         new = copy.copy(self)
         for name in ("corners", "at_data", "first_guess"):
             new.__dict__.pop(name, None)
-        new._set_data(self.data.take(kept), self.observation)
+        new._set_data(self.data.take(kept))
         return new
 
     @cached_property

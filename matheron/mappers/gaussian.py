@@ -15,14 +15,19 @@ __all__ = [
     "vecchia",
 ]
 
+import math
 import torch
 import warnings
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from torch import Tensor
 
 from .challenge import oi_odc2020a
+from .held_out import SIZE, WINDOWS, Chosen, Covariance, HeldOut
+from .moving import carried, moving
 from .problem import Mapped, Problem, Say, superobs
-from ..domain import Grid, Points
+from ..domain import Points
 from ..fit import Fit, maximum_likelihood
 from ..kernels import Kernel, Matern, Product, separable
 from ..kernels.arhan_colin import arhan_colin
@@ -30,11 +35,8 @@ from ..observations import LinearObservation
 from ..posterior import Posterior
 from ..priors import GaussianProcess
 from ..priors.base import KernelPrior
-from ..priors.lagrangian import LagrangianProcess
-from ..priors.spde.velocity import Given, geostrophic
 from ..selection import choose, instruments
 from ..selection.choice import scale_of
-from ..solvers.kriging import Kriging
 from ..solvers.local import LocalKriging
 from ..solvers.vecchia import Vecchia
 
@@ -46,16 +48,14 @@ CORRELATION = 0.1
 """The correlation in time at which a window ends: what is beyond says little that is new."""
 FIT = 12_000
 """The most data of a fit."""
-LONGER = (1.0, 1.5, 2.0, 3.0)
-"""The memory of water that is followed, over that at a fixed place: to choose from."""
-HELD = 5
-"""One pass in so many is held out to choose by."""
-DUACS_LENGTHS = (150e3, 200e3, 250e3, 300e3, 400e3)
-"""First zeros to choose from, in metres."""
-DUACS_DURATIONS = (7.0, 10.0, 15.0, 20.0)
-"""Times to choose from, in days."""
+START = 4000
+"""The data of the fit that a search starts from."""
+SMOOTH = (1.5, 2.5, 3.5)
+"""The smoothness, in time and in space: to choose from."""
 NOISY = 0.1
-"""The std of the noise, over that of the field, where the covariance is too smooth."""
+"""The std of what the covariance is too smooth for, over that of the field: a first guess."""
+OPERATIONS = 1.3e10
+"""The multiplications of a window that its std may take."""
 
 
 def challenge(problem: Problem, say: Say) -> Mapped:
@@ -84,14 +84,14 @@ def parts(kernel: Kernel) -> tuple[Matern, Matern]:
 
 
 def fitted(
-    problem: Problem, kernel: Kernel, say: Say
+    problem: Problem, kernel: Kernel, say: Say, most: int = FIT
 ) -> tuple[GaussianProcess, LinearObservation]:
     r"""Returns a prior of largest likelihood, on the grid, and the noise of the data.
 
     The likelihood is Vecchia's, of the data of a stretch of time in the middle where there are
     too many.
     """
-    data = _stretch(problem)
+    data = _stretch(problem, most)
     observation, y = instruments(data.grid, data.points, data.anomalies, data.noise, data.groups)
     prior = GaussianProcess(kernel, data.grid)
     with warnings.catch_warnings():
@@ -102,12 +102,12 @@ def fitted(
     return prior, observation
 
 
-def _stretch(problem: Problem) -> Problem:
+def _stretch(problem: Problem, most: int) -> Problem:
     t = problem.points.since(problem.grid.epoch).axis("time").sort().values
-    if len(t) <= FIT:
+    if len(t) <= most:
         return problem
-    first = (len(t) - FIT) // 2
-    return problem.near(t[first].item(), t[first + FIT - 1].item())
+    first = (len(t) - most) // 2
+    return problem.near(t[first].item(), t[first + most - 1].item())
 
 
 def _words(prior: GaussianProcess) -> str:
@@ -115,7 +115,7 @@ def _words(prior: GaussianProcess) -> str:
     return ", ".join(f"{name} {value.item():.4g} {units}" for name, value, units in rows)
 
 
-def observed(problem: Problem, like: LinearObservation) -> tuple[LinearObservation, torch.Tensor]:
+def observed(problem: Problem, like: LinearObservation) -> tuple[LinearObservation, Tensor]:
     r"""Returns the observation of data with the noise that was fitted on others of its kind."""
     seen, y = instruments(
         problem.grid, problem.points, problem.anomalies, problem.noise, problem.groups
@@ -140,11 +140,17 @@ def window_of(problem: Problem, prior: KernelPrior) -> tuple[float, Problem]:
     c = prior.covariance(site, points)[0] / prior.variance(site)
     near = torch.nonzero(c < CORRELATION)[:, 0]
     half = lag[near[0]].item() if len(near) else 60.0
+    return half, within(problem, half)
+
+
+def within(problem: Problem, half: float, most: int = WINDOW) -> Problem:
+    r"""Returns averages of the data that are few enough for windows of a half-width."""
     spacing, found = FEWEST, superobs(problem, FEWEST)
-    while _most(found, half) > WINDOW:
+    room = min(most, math.sqrt(OPERATIONS * len(problem.grid.axes["time"]) / len(problem.grid)))
+    while _most(found, half) > room:
         spacing *= 1.2
         found = superobs(problem, spacing)
-    return half, found
+    return found
 
 
 def _most(problem: Problem, half: float) -> int:
@@ -164,32 +170,126 @@ def local(problem: Problem, prior: KernelPrior, like: LinearObservation, say: Sa
 
 
 def tuned(problem: Problem, say: Say) -> Mapped:
-    r"""Optimal interpolation with scales, smoothness and noise of largest likelihood."""
-    prior, seen = fitted(superobs(problem, FEWEST), separated(problem, 1.5, 1.5, free=True), say)
-    return Mapped(local(problem, prior, seen, say), problem.shift)
+    r"""Optimal interpolation with the scales, smoothness and noise that predict held-out data.
+
+    Those of largest likelihood are where the search starts: it sees the shortest lags alone.
+    """
+    data = superobs(problem, FEWEST)
+    first, seen = fitted(data, separated(data, 2.5, 2.5), say, START)
+    held, start, kernel = held_out(data, seen), scales_of(first), Smooth(problem, 2.5, 2.5)
+    best = held.choose(kernel.covariance, start, NOISY * kernel.std)
+    for timed in (True, False):
+        for nu in SMOOTH:
+            other = replace(kernel, nu_time=nu) if timed else replace(kernel, nu=nu)
+            if other == kernel:
+                continue
+            found = held.choose(other.covariance, best.scales, best.noise, step=0.15)
+            if found.error < best.error:
+                kernel, best = other, found
+    say(f"smoothness {kernel.nu_time:g} in time, {kernel.nu:g} in space; {best.words()}")
+    prior = GaussianProcess(kernel.of(best.scales, best.factor), problem.grid)
+    return smoothed(problem, prior, seen, best, say)
 
 
 def tuned_duacs(problem: Problem, say: Say) -> Mapped:
     r"""Optimal interpolation with the covariance of Arhan and Colin de Verdiere, as DUACS has it.
 
-    Its scales are those that predict passes held out: the likelihood of a field as smooth as this
-    sees the shortest lags alone. The variance is that of the data, and the noise a tenth of their
-    std, which stands for what the covariance is too smooth for.
+    Its scales, and the noise that stands for what it is too smooth for, are those that predict
+    passes held out: the likelihood of a field as smooth as this sees the shortest lags alone.
     """
     data, variance = superobs(problem, FEWEST), scale_of(problem.anomalies) ** 2
-    noise = NOISY * variance**0.5
-    own = data.noise if data.noise is not None else torch.zeros(len(data)).double()
-    data = replace(data, noise_std=(own.square() + noise**2).sqrt())
-    like, _ = instruments(data.grid, data.points, data.anomalies, data.noise, data.groups)
-    scores: dict[tuple[float, float], float] = {}
-    for length in DUACS_LENGTHS:
-        for duration in DUACS_DURATIONS:
-            prior = GaussianProcess(arhan_colin(length, duration, variance), data.grid)
-            scores[length, duration] = _held_out(data, like, prior)
-    length, duration = min(scores, key=lambda k: scores[k])
-    say(f"first zero at {length / 1e3:g} km, {duration:g} days, by passes held out")
-    prior = GaussianProcess(arhan_colin(length, duration, variance), problem.grid)
-    return Mapped(local(data, prior, like, say), problem.shift)
+    seen, _ = instruments(data.grid, data.points, data.anomalies, data.noise, data.groups)
+    if data.noise is None:
+        _, seen = fitted(data, separated(data, 2.5, 2.5), say, START)
+
+    def covariance(x: Mapping[str, float]) -> Covariance:
+        return plain(arhan_colin(x["lengthscale"], x["duration"], variance))
+
+    start = {"lengthscale": 150e3, "duration": 10.0}
+    best = held_out(data, seen).choose(covariance, start, NOISY * variance**0.5)
+    say(f"by passes held out: {best.words()}")
+    length, duration = best.scales["lengthscale"], best.scales["duration"]
+    kernel = arhan_colin(length, duration, variance * best.factor)
+    return smoothed(problem, GaussianProcess(kernel, problem.grid), seen, best, say)
+
+
+@dataclass(frozen=True)
+class Smooth:
+    r"""Separable Matern covariances with the variance of some data, of a given smoothness."""
+
+    problem: Problem
+    nu_time: float
+    nu: float
+
+    @property
+    def std(self) -> float:
+        r"""The std of the data."""
+        return scale_of(self.problem.anomalies)
+
+    def of(self, scales: Mapping[str, float], factor: float = 1.0) -> Product:
+        r"""Returns the covariance of some scales, with the variance times a factor."""
+        time = Matern(self.nu_time, 1.0, scales["duration"], axes="time")
+        space = Matern(self.nu, factor * self.std**2, scales["lengthscale"], axes="space")
+        return separable(time, space)
+
+    def covariance(self, scales: Mapping[str, float]) -> Covariance:
+        r"""Returns it as a function of points."""
+        return plain(self.of(scales))
+
+
+def plain(kernel: Kernel) -> Covariance:
+    r"""Returns the covariance of a Gaussian process, which is the same at all times."""
+
+    def covariance(time: float, points: Points) -> Tensor:
+        x = GaussianProcess(kernel, points).coordinates(points)
+        return kernel(x, x)
+
+    return covariance
+
+
+def scales_of(prior: GaussianProcess) -> dict[str, float]:
+    r"""Returns the scales of a separable prior."""
+    time, space = parts(prior.kernel)
+    return {"lengthscale": space.lengthscale.item(), "duration": time.lengthscale.item()}
+
+
+def own_noise(seen: LinearObservation) -> float:
+    r"""Returns the variance of the noise of an observation, its mean over the data."""
+    return seen.noise_variance.detach().mean().item()
+
+
+def held_out(
+    problem: Problem, seen: LinearObservation, windows: int = WINDOWS, size: int = SIZE
+) -> HeldOut:
+    r"""Returns pieces of the data to choose by, with the noise and the biases of instruments."""
+    biases = seen.bias_variance.detach()
+    bias = biases.mean().item() if len(biases) else 0.0
+    return HeldOut(problem, own_noise(seen), bias, windows, size)
+
+
+def smoothed(
+    problem: Problem, prior: KernelPrior, like: LinearObservation, chosen: Chosen, say: Say
+) -> Mapped:
+    r"""Returns the map with a prior and a noise that were chosen, by moving windows."""
+    half, data = window_of(problem, prior)
+    say(f"windows of {half:g} days to each side, {len(data)} data after averaging")
+    observation, y = noisy(data, like, chosen)
+    posterior = LocalKriging(window=half, max_size=10 * WINDOW)(prior, observation)(y)
+    info = {**chosen.scales, "factor": chosen.factor}
+    return Mapped(posterior, problem.shift, info, chosen.unresolved)
+
+
+def noisy(
+    data: Problem, like: LinearObservation, chosen: Chosen
+) -> tuple[LinearObservation, Tensor]:
+    r"""Returns the observation of data with the noise that was chosen beside their own."""
+    own = data.noise
+    own = torch.full((len(data),), own_noise(like)).double() if own is None else own.square()
+    std = ((own + chosen.noise**2) * chosen.factor).sqrt()
+    seen, y = instruments(data.grid, data.points, data.anomalies, std, data.groups)
+    biases = {k: v for k, v in like.state_dict().items() if "bias" in k}
+    seen.load_state_dict(biases, strict=False)
+    return seen, y
 
 
 def vecchia(problem: Problem, say: Say) -> Mapped:
@@ -210,64 +310,23 @@ def vecchia(problem: Problem, say: Say) -> Mapped:
 
 
 def dymost(problem: Problem, say: Say) -> Mapped:
-    r"""Optimal interpolation of water that is followed along a first guess of the flow.
+    r"""Optimal interpolation of structures that are followed as a quasi-geostrophic model says.
 
-    The flow is that in balance with the map of the tuned optimal interpolation, mean included.
-    How much longer water remembers than places do is chosen on passes that are held out.
+    The model tells the drift of a first map, another optimal interpolation, mean included. How
+    much of it carries, and how much longer what moves is remembered, is chosen by held-out passes.
     """
-    data = superobs(problem, FEWEST)
-    plain, seen = fitted(data, separated(problem, 1.5, 1.5, free=True), say)
-    first = local(problem, plain, seen, say).mean + problem.shift
-    east, north = geostrophic(problem.grid, first)
-    flow = Given(problem.grid, torch.stack([north, east], dim=-1) * 86400.0)
-    scores = {r: _held_out(data, seen, _carried(plain, flow, r, data.grid)) for r in LONGER}
-    best = min(scores, key=lambda r: scores[r])
-    shown = {r: round(v, 5) for r, v in scores.items()}
-    say(f"memory {best:g} times longer in moving water: held-out error by ratio {shown}")
-    prior = _carried(plain, flow, best, problem.grid)
-    half, data = window_of(problem, plain)
-    observation, y = observed(data, seen)
-    solver = LocalKriging(window=half * min(best, 1.5), max_size=10 * WINDOW)
-    return Mapped(solver(prior, observation)(y), problem.shift, {"longer": best})
-
-
-def _carried(plain: GaussianProcess, flow: Given, longer: float, grid: Grid) -> LagrangianProcess:
-    time, space = parts(plain.kernel)
-    slow = Matern(time.nu.item(), 1.0, time.lengthscale.item() * longer, axes="time")
-    return LagrangianProcess(separable(slow, space), grid, flow)
-
-
-def _on(prior: GaussianProcess | LagrangianProcess, points: Points) -> KernelPrior:
-    if isinstance(prior, LagrangianProcess):
-        return prior.on(points)
-    return GaussianProcess(prior.kernel, points)
-
-
-@torch.no_grad()
-def _held_out(
-    problem: Problem, like: LinearObservation, prior: GaussianProcess | LagrangianProcess
-) -> float:
-    r"""Returns the error at passes left out, in the windows about a few times.
-
-    Without passes there is none to tell by: zero, and the first of the choices is kept.
-    """
-    if problem.passes is None:
-        return 0.0
-    times = problem.grid.axes["time"]
-    total, count = 0.0, 0
-    for time in torch.quantile(times, torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)):
-        near = problem.near(time.item() - 8.0, time.item() + 8.0)
-        near = superobs(near, 0.3)
-        assert near.passes is not None
-        out = near.passes % HELD == 0
-        t = near.points.since(problem.grid.epoch).axis("time")
-        out_now = out & ((t - time).abs() < 1.5)
-        if out.all() or not out_now.any():
-            continue
-        kept, left = near.take(~out), near.take(out_now)
-        seen, y = observed(kept, like)
-        law = prior.at(time.item()) if isinstance(prior, LagrangianProcess) else prior
-        mean = Kriging()(_on(law, left.points), seen)(y).mean
-        total += (mean - left.anomalies).square().sum().item()
-        count += len(left)
-    return (total / max(count, 1)) ** 0.5
+    data, law = superobs(problem, FEWEST), Smooth(problem, 2.5, 2.5)
+    start, seen = fitted(data, separated(data, 2.5, 2.5), say, START)
+    held = held_out(data, seen)
+    best = held.choose(law.covariance, scales_of(start), NOISY * law.std)
+    say(best.words())
+    still = GaussianProcess(law.of(best.scales, best.factor), problem.grid)
+    first = smoothed(problem, still, seen, best, say)
+    found = moving(problem, held, lambda c: law.of(c.scales, c.factor), best, first.mean, say)
+    chosen = found.chosen
+    prior = carried(problem, law.of(chosen.scales, chosen.factor), found.velocity)
+    half, fewer = window_of(problem, still)
+    observation, y = noisy(fewer, seen, chosen)
+    solver = LocalKriging(window=half * min(found.longer, 1.5), max_size=10 * WINDOW)
+    info = {"drift": found.part, "longer": found.longer}
+    return Mapped(solver(prior, observation)(y), problem.shift, info, chosen.unresolved)

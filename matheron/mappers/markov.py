@@ -10,38 +10,26 @@ import torch
 from torch import Tensor
 from typing import Any
 
-from .gaussian import FEWEST, HELD, fitted, observed, parts, separated
+from .gaussian import FEWEST, NOISY, START, Smooth, fitted, held_out, noisy, scales_of, separated
+from .held_out import Chosen
+from .moving import moving
 from .problem import Mapped, Problem, Say, superobs
 from ..domain import Grid
 from ..observations import LinearObservation
 from ..posterior import Posterior
 from ..priors import AdvectionDiffusion
-from ..priors.spde.velocity import geostrophic
-from ..selection.choice import scale_of
 from ..solvers.sparse_cholesky import SparseCholesky
 
 COLOR = 4
 """The color of the noise: a smoothness of 3 in space."""
 NODES = 3.0
 """Nodes of the lattice per lengthscale: with cubics between them they are enough."""
-STEPS = 6.0
-"""Steps of time per timescale."""
+STEPS = 10.0
+"""Steps of time per timescale: what happens within a step is lost, and not in the std."""
 SHORTEST = 1.0
-"""The shortest step of time, in days."""
-UNRESOLVED = 0.02
-"""The least std of the noise, over that of the field: what the lattice does not resolve."""
-LONGER = (1.0, 2.0, 4.0, 8.0)
-"""Memories to choose from, over the likeliest: see :func:`_remembering`."""
-DAYS = 10.0
-"""The days to each side of a time that a choice is made by."""
-PARTS = (0.3, 0.6, 1.0)
-"""The part of the current that carries: to choose from, by the evidence."""
-FASTEST = 60e3
-"""The fastest current, in metres a day."""
-
-
-Scales = tuple[float, float, float]
-"""Lengthscale, timescale and variance."""
+"""The shortest step of time, in days; others are whole multiples."""
+ROOM = 80_000
+"""The nodes of all times beyond which the lattice is made coarser."""
 
 
 def _lattice(problem: Problem, step: float) -> Grid:
@@ -65,112 +53,88 @@ def _even(s: Tensor, step: float) -> Tensor:
     return torch.linspace(low, high, count, dtype=torch.float64)
 
 
-def _law(problem: Problem, scales: Scales) -> dict[str, Any]:
+def _times(problem: Problem, step: float) -> Tensor:
+    r"""Returns even times over the data and the map, whose first one is among them."""
+    step = SHORTEST * max(1, math.floor(step / SHORTEST))
+    own = problem.grid.axes["time"]
+    t = torch.cat([problem.points.since(problem.grid.epoch).axis("time"), own]) - own[0]
+    first, last = math.floor(t.min().item() / step), math.ceil(t.max().item() / step)
+    return own[0] + step * torch.arange(first, max(last, first + 1) + 1, dtype=torch.float64)
+
+
+def _law(problem: Problem, chosen: Chosen, variance: float) -> dict[str, Any]:
     r"""Returns what a prior of some scales is built with."""
-    length, scale, variance = scales
-    points = problem.points.since(problem.grid.epoch)
-    t = torch.cat([points.axis("time"), problem.grid.axes["time"]])
+    length, scale = chosen.scales["lengthscale"], chosen.scales["duration"]
+    times, step = _times(problem, scale / STEPS), length / NODES
+    many = len(times) * len(_lattice(problem, step)) / ROOM
     return {
         "lengthscale": length,
         "timescale": scale,
-        "variance": variance,
+        "variance": variance * chosen.factor,
         "color": COLOR,
         "damping": "uniform",
         "interpolation": "cubic",
         "margin": 1.0,
-        "lattice": _lattice(problem, length / NODES),
-        "times": _even(t, max(scale / STEPS, SHORTEST)),
+        "lattice": _lattice(problem, step * max(many, 1.0) ** 0.5),
+        "times": times,
     }
 
 
-def _prepared(problem: Problem, say: Say) -> tuple[Problem, Scales, LinearObservation]:
-    r"""Returns data, scales and noise, by likelihood but for the memory, by held-out passes."""
-    data = superobs(problem, FEWEST)
-    start, seen = fitted(data, separated(data, COLOR - 1.0, 0.5), say)
-    _at_least(seen, UNRESOLVED * scale_of(data.anomalies))
-    time, space = parts(start.kernel)
-    scales = (space.lengthscale.item(), time.lengthscale.item(), space.variance.item())
-    return data, _remembering(data, scales, seen, say), seen
-
-
-@torch.no_grad()
-def _remembering(data: Problem, scales: Scales, like: LinearObservation, say: Say) -> Scales:
-    r"""Returns the scales with the memory that predicts passes that are held out.
+def _prepared(problem: Problem, say: Say) -> tuple[Problem, LinearObservation, Chosen]:
+    r"""Returns data, the noise of their instruments, and what pieces held out choose.
 
     The likelihood of a process that is rough in time sees the shortest lags, over which the sea
-    is smooth: it tells little of the memory over the days between passes.
+    is smooth: it tells little of the memory over the days between passes. The law is separable,
+    so that its covariance is known, without a lattice.
     """
-    length, scale, variance = scales
-    middle = data.grid.axes["time"].median().item()
-    near = data.near(middle - DAYS, middle + DAYS)
-    if near.passes is None or not (near.passes % HELD == 0).any():
-        return scales
-    out = near.passes % HELD == 0
-    kept, held = near.take(~out), near.take(out)
-    seen, y = observed(kept, like)
-    errors: dict[float, float] = {}
-    for ratio in LONGER:
-        law = _law(near, (length, scale * ratio, variance))
-        prior = AdvectionDiffusion(near.grid, **law)
-        mean = SparseCholesky()(prior.on(held.points), seen)(y).mean
-        errors[scale * ratio] = (mean - held.anomalies).square().mean().sqrt().item()
-    best = min(errors, key=lambda k: errors[k])
-    shown = {round(k, 1): round(v, 4) for k, v in errors.items()}
-    say(f"memory of {best:.3g} days: held-out error by days {shown}")
-    return length, best, variance
+    data, law = superobs(problem, FEWEST), _separable(problem)
+    start, seen = fitted(data, separated(data, law.nu, law.nu_time), say, START)
+    chosen = held_out(data, seen).choose(law.covariance, scales_of(start), NOISY * law.std)
+    say(f"by pieces held out: {chosen.words()}")
+    return data, seen, chosen
 
 
-@torch.no_grad()
-def _at_least(seen: LinearObservation, std: float) -> None:
-    state = seen.state_dict()
-    for name, value in state.items():
-        if name.endswith("error.log_scale"):
-            own = state[name.replace("log_scale", "std")]
-            value.clamp_(min=math.log(std / own.mean().item()))
+def _separable(problem: Problem) -> Smooth:
+    return Smooth(problem, nu_time=0.5, nu=COLOR - 1.0)
 
 
 @torch.no_grad()
 def _mapped(
-    problem: Problem, law: dict[str, Any], like: LinearObservation, velocity: Tensor | None = None
+    problem: Problem,
+    law: dict[str, Any],
+    seen: tuple[LinearObservation, Tensor],
+    velocity: Tensor | None = None,
 ) -> tuple[Posterior, AdvectionDiffusion]:
     prior = AdvectionDiffusion(problem.grid, velocity=velocity, **law)
-    seen, y = observed(problem, like)
-    return SparseCholesky()(prior, seen)(y), prior
+    return SparseCholesky()(prior, seen[0])(seen[1]), prior
 
 
 def spde(problem: Problem, say: Say) -> Mapped:
     r"""A Markov field that is forgotten in time, by the exact sparse factor.
 
-    Its scales are those of largest likelihood.
+    Its scales, its variance and what it does not resolve are those that predict held-out data.
     """
-    data, scales, like = _prepared(problem, say)
-    posterior, prior = _mapped(data, _law(data, scales), like)
+    data, like, chosen = _prepared(problem, say)
+    law = _law(data, chosen, _separable(problem).std ** 2)
+    posterior, prior = _mapped(data, law, noisy(data, like, chosen))
     say(f"{len(prior.timeline)} times, {len(prior.lattice)} nodes each")
-    return Mapped(posterior, problem.shift)
+    return Mapped(posterior, problem.shift, unresolved=chosen.unresolved)
 
 
 def advection_diffusion(problem: Problem, say: Say) -> Mapped:
-    r"""The same field, carried by the current of its own first map.
+    r"""The same field, carried by the drift that a quasi-geostrophic model tells of its first map.
 
-    How much of the current carries, and how much longer what is carried is remembered, has the
-    largest evidence.
+    How much of the drift carries, and how much longer what moves is remembered, is chosen by
+    held-out data.
     """
-    data, scales, like = _prepared(problem, say)
-    law = _law(data, scales)
-    best, prior = _mapped(data, law, like)
+    data, like, chosen = _prepared(problem, say)
+    law, variance = _separable(problem), _separable(problem).std ** 2
+    still = _law(data, chosen, variance)
+    first = _mapped(data, still, noisy(data, like, chosen))[0].mean + problem.shift
+    held = held_out(data, like)
+    found = moving(problem, held, lambda c: law.of(c.scales, c.factor), chosen, first, say)
+    best = _law(data, found.chosen, variance)
+    posterior, prior = _mapped(data, best, noisy(data, like, found.chosen), found.velocity)
     say(f"{len(prior.timeline)} times, {len(prior.lattice)} nodes each")
-    evidence = best.log_evidence.item()
-    say(f"evidence {evidence:.1f} at rest")
-    east, north = geostrophic(problem.grid, best.mean + problem.shift)
-    flow = (torch.stack([north, east], dim=-1) * 86400.0).clamp(-FASTEST, FASTEST)
-    info = {"carried": 0.0, "longer": 1.0}
-    for part in PARTS:
-        for longer in (1.0, 2.0):
-            slower = law | {"timescale": law["timescale"] * longer}
-            found, _ = _mapped(data, slower, like, part * flow)
-            value = found.log_evidence.item()
-            say(f"evidence {value:.1f} with {part:g} of the current, {longer:g} times longer")
-            if value > evidence:
-                best, evidence = found, value
-                info = {"carried": part, "longer": longer}
-    return Mapped(best, problem.shift, info)
+    info = {"drift": found.part, "longer": found.longer}
+    return Mapped(posterior, problem.shift, info, found.chosen.unresolved)

@@ -2,7 +2,7 @@ r"""What a mapper is given, and what it gives back."""
 
 from __future__ import annotations
 
-__all__ = ["Mapped", "Mapper", "Problem", "Say", "superobs"]
+__all__ = ["Mapped", "Mapper", "Problem", "Say", "superobs", "thinned"]
 
 import math
 import torch
@@ -122,11 +122,14 @@ class Mapped:
         posterior: The posterior of the anomalies.
         shift: The known mean.
         info: What the mapper has to say of itself: parameters, sizes.
+        unresolved: The std of the part of the field that the prior is too smooth for. It is in
+            std and members, as white noise.
     """
 
     posterior: Posterior
     shift: Float[Tensor, " n"]
     info: dict[str, Any] = field(default_factory=dict)
+    unresolved: float = 0.0
 
     @property
     def mean(self) -> Float[Tensor, " n"]:
@@ -135,11 +138,16 @@ class Mapped:
 
     def std(self, generator: Generator | None = None) -> Float[Tensor, " n"]:
         r"""Returns the std of its error."""
-        return self.posterior.std(generator=generator).detach()
+        own = self.posterior.std(generator=generator).detach()
+        return (own.square() + self.unresolved**2).sqrt() if self.unresolved else own
 
     def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
         r"""Draws members."""
-        return self.posterior.sample(size, generator).detach() + self.shift
+        draws = self.posterior.sample(size, generator).detach() + self.shift
+        if not self.unresolved:
+            return draws
+        white = torch.randn(draws.shape, dtype=torch.float64, generator=generator)
+        return draws + self.unresolved * white
 
 
 Mapper = Callable[[Problem, Say], Mapped]
@@ -167,12 +175,8 @@ def superobs(problem: Problem, spacing: float, duration: float = 0.02) -> Proble
     """
     points = problem.points.since(problem.grid.epoch)
     t, lat, lon = (points.axis(k) for k in ("time", "lat", "lon"))
-    wide = spacing / max(math.cos(math.radians(lat.mean().item())), 0.05)
     near = torch.remainder(lon - lon[0] + 180.0, 360.0) - 180.0
-    label = (t / duration).floor().long() if problem.passes is None else problem.passes
-    group = torch.zeros_like(label) if problem.groups is None else problem.groups
-    cells = torch.stack([group, label, (lat / spacing).floor(), (near / wide).floor()], dim=-1)
-    _, where, counts = cells.unique(dim=0, return_inverse=True, return_counts=True)
+    where, counts = _cells(problem, spacing, duration)
 
     def mean(v: Tensor) -> Tensor:
         return torch.zeros(len(counts), dtype=torch.float64).index_add(0, where, v) / counts
@@ -195,3 +199,40 @@ def superobs(problem: Problem, spacing: float, duration: float = 0.02) -> Proble
         known=None if problem.known is None else (mean(problem.known[0]), problem.known[1]),
     )
     return found.take(order)
+
+
+def thinned(problem: Problem, spacing: float, duration: float = 0.02) -> Problem:
+    r"""Returns the problem with one datum per pass and cell, that in the middle of its data.
+
+    Averages are of a smoother field than the one that is mapped; these are not.
+
+    Arguments:
+        problem: The problem.
+        spacing: The width of a cell, as in :func:`superobs`.
+        duration: The time that tells passes apart, in days, where they are not told.
+
+    Example:
+        >>> grid = Grid(time=[0.0], lat=[0.0, 1.0], lon=[0.0, 1.0], metric="sphere")
+        >>> points = Points(time=[0, 0, 0], lat=[0.1, 0.2, 0.8], lon=[0.1] * 3, metric="sphere")
+        >>> values = torch.tensor([1.0, 3.0, 5.0], dtype=torch.float64)
+        >>> thinned(Problem(grid, points, values), 0.5).values.tolist()
+        [3.0, 5.0]
+    """
+    where, counts = _cells(problem, spacing, duration)
+    first = counts.cumsum(0) - counts
+    return problem.take(where.argsort(stable=True)[first + counts // 2].sort().values)
+
+
+def _cells(
+    problem: Problem, spacing: float, duration: float
+) -> tuple[Int[Tensor, " m"], Int[Tensor, " c"]]:
+    r"""Returns the cell of each datum, of its pass and instrument, and the data of each cell."""
+    points = problem.points.since(problem.grid.epoch)
+    t, lat, lon = (points.axis(k) for k in ("time", "lat", "lon"))
+    wide = spacing / max(math.cos(math.radians(lat.mean().item())), 0.05)
+    near = torch.remainder(lon - lon[0] + 180.0, 360.0) - 180.0
+    label = (t / duration).floor().long() if problem.passes is None else problem.passes
+    group = torch.zeros_like(label) if problem.groups is None else problem.groups
+    cells = torch.stack([group, label, (lat / spacing).floor(), (near / wide).floor()], dim=-1)
+    _, where, counts = cells.unique(dim=0, return_inverse=True, return_counts=True)
+    return where, counts

@@ -2,7 +2,7 @@ r"""Multiscale fields of wave packets, the basis of MIOST."""
 
 from __future__ import annotations
 
-__all__ = ["WavePackets"]
+__all__ = ["PacketKernel", "WavePackets"]
 
 import math
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from .expansion import ExpansionPrior
 from .quantities import Quantity
 from ..domain import EARTH_RADIUS, Grid, Points
-from ..kernels.base import positive
+from ..kernels.base import Kernel, positive
 from ..linalg.packets import Packets, PacketScale
 
 WHERE = "WavePackets"
@@ -151,9 +151,9 @@ class WavePackets(ExpansionPrior):
             x = x[:, :-1]
         return x
 
-    def _inside(self, points: Points) -> Float[Tensor, "m k"]:
+    def _inside(self, x: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         r"""Returns coordinates from the middle of the box, checked to be within it."""
-        x = self._frame(points) - self.middle
+        x = x - self.middle
         out = (x.abs() > self.reach * (1 + 1e-9) + 1e-9).any(dim=1)
         if out.any():
             msg = (
@@ -182,7 +182,11 @@ class WavePackets(ExpansionPrior):
         return Packets(self._scales(points))
 
     def _scales(self, points: Points) -> list[PacketScale]:
-        x = self._inside(points)
+        return self.scales_at(self._frame(points))
+
+    def scales_at(self, x: Float[Tensor, "m k"]) -> list[PacketScale]:
+        r"""Returns what sites see of each wavelength: days, if any, and places on the plane."""
+        x = self._inside(x)
         days = self.half_durations()
         return [self._scale(x, k, days[k]) for k in range(len(days))]
 
@@ -210,22 +214,65 @@ class WavePackets(ExpansionPrior):
         return self._white().repeat_interleave(torch.tensor(self.counts()))
 
     def covariance(self, a: Points, b: Points) -> Float[Tensor, "p q"]:
-        left, right, d = self._scales(a), self._scales(b), self._white()
+        return self.covariance_at(self._frame(a), self._frame(b))
+
+    def covariance_at(
+        self, a: Float[Tensor, "p k"], b: Float[Tensor, "q k"]
+    ) -> Float[Tensor, "p q"]:
+        r"""Returns the covariances between sites: days, if any, and places on the plane."""
+        left, right, d = self.scales_at(a), self.scales_at(b), self._white()
         K = torch.zeros(len(a), len(b), dtype=torch.float64)
         for k, (s, r) in enumerate(zip(left, right, strict=True)):
             K = K + d[k] * s.covariance(r)
         return K
 
     def variance(self, points: Points) -> Float[Tensor, " m"]:
+        return self.variance_at(self._frame(points))
+
+    def variance_at(self, x: Float[Tensor, "m k"]) -> Float[Tensor, " m"]:
+        r"""Returns the variances at sites: days, if any, and places on the plane."""
         d = self._white()
-        return torch.stack([d[k] * s.variance() for k, s in enumerate(self._scales(points))]).sum(
-            0
-        )
+        return torch.stack([d[k] * s.variance() for k, s in enumerate(self.scales_at(x))]).sum(0)
 
     def quantities(self) -> list[Quantity]:
         std = (self.log_variance / 2).exp()
         rows = [("std", std, "field"), ("slope", self.log_slope.exp(), "-")]
         return rows + [("duration", self.log_duration.exp(), "days")] * self.timed
+
+
+class PacketKernel(Kernel):
+    r"""The covariance of wave packets, for solvers that ask for one of coordinates.
+
+    Where few data see many packets, it is quicker to solve for the data than for the packets.
+
+    Arguments:
+        packets: The packets. Coordinates are those of their domain.
+
+    Example:
+        >>> grid = Grid(time=[0.0, 1.0], lat=[38.0, 39.0], lon=[-60.0, -59.0])
+        >>> packets = WavePackets(grid, variance=0.04)
+        >>> x = grid.points.cartesian(grid.center)
+        >>> a, b = PacketKernel(packets)(x, x), packets.covariance(grid.points, grid.points)
+        >>> torch.allclose(a, b)
+        True
+    """
+
+    def __init__(self, packets: WavePackets) -> None:
+        super().__init__()
+        self.packets = packets
+
+    def _plane(self, x: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch j"]:
+        return x[..., :-1] if self.packets.domain.metric == "sphere" else x
+
+    def forward(
+        self, a: Float[Tensor, "*batch p k"], b: Float[Tensor, "*batch q k"]
+    ) -> Float[Tensor, "*batch p q"]:
+        if a.ndim > 2:
+            return torch.stack([self(x, s) for x, s in zip(a, b, strict=True)])
+        return self.packets.covariance_at(self._plane(a), self._plane(b))
+
+    def diagonal(self, a: Float[Tensor, "*batch p k"]) -> Float[Tensor, "*batch p"]:
+        return self.packets.variance_at(self._plane(a).flatten(0, -2)).reshape(a.shape[:-1])
 
 
 def _windows(

@@ -78,7 +78,7 @@ class AdvectionDiffusion(MarkovPrior):
 
     Advection keeps the variance where the velocity has no divergence. In the cells next to land
     values are carried, not piled up, and no flux goes through. The lattice goes beyond the domain
-    by a margin, and further by the way of the velocity in a time :math:`T`. Where the Peclet
+    by a margin, and further by the mean way of the velocity in a time :math:`T`. Where the Peclet
     number of a cell, :math:`|m| h / (2 H)`, is more than one, diffusion is added along the
     velocity, for the noise and the initial law too. The initial law is stationary where
     coefficients are constant; otherwise ``spin_up`` gives it steps to settle.
@@ -266,7 +266,7 @@ class AdvectionDiffusion(MarkovPrior):
         if lattice is None and isinstance(space, Points):
             lattice = regular(WHERE, space, reach)
         if self.velocity is not None:  # what flows in is forgotten on the way
-            way = self.velocity(self.domain.points).abs().amax(dim=0) * self.timescale
+            way = self.velocity(self.domain.points).abs().mean(dim=0) * self.timescale
             reach = reach + way / margin
         oblique = self.kernel.shear is not None or self.diffusivity is not None
         build = lambda cross: cover(WHERE, space, lattice, reach, margin, cross, interpolation)
