@@ -40,7 +40,7 @@ def main() -> None:
     told.add_argument("methods", nargs="*")
     told.add_argument("--only", help="one of the sets of observations")
     told.add_argument("--again", action="store_true")
-    asked = told.parse_args()
+    asked = told.parse_intermixed_args()
     preset, sea = asked.preset, asked.preset != "sediment"
     methods = asked.methods or list(TRACKS if sea else IMAGES)
     place = Path(tempfile.gettempdir()) / "matheron-leaderboard" / preset

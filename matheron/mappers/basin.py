@@ -13,19 +13,8 @@ from functools import cached_property
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from .gaussian import (
-    FEWEST,
-    NOISY,
-    START,
-    Smooth,
-    fitted,
-    held_out,
-    noisy,
-    parts,
-    scales_of,
-    separated,
-)
 from .problem import Problem, Say, superobs
+from .tuning import FEWEST, Smooth, noisy, parts, prepared
 from ..domain import Grid, Points
 from ..dynamics import OneLayerQG
 from ..observations import LinearObservation
@@ -151,15 +140,12 @@ class Basin:
         self._set_first_guess(say, spacing)
 
     def _set_first_guess(self, say: Say, spacing: float) -> None:
-        data = superobs(_inside(self.problem, self.days), FIT_SPACING)
-        law = Smooth(data, 2.5, 2.5)
-        first, self._like = fitted(data, separated(data, 2.5, 2.5), say, START)
-        held = held_out(data, self._like)
-        self._chosen = held.choose(law.covariance, scales_of(first), NOISY * law.std)
-        say(f"first guess by pieces held out: {self._chosen.words()}")
-        kernel = law.of(self._chosen.scales, self._chosen.factor)
-        self.prior = GaussianProcess(kernel, self.days)
-        used = superobs(data, 1.5 * max(spacing, FEWEST))
+        near = _inside(self.problem, self.days)
+        law = Smooth(near, 2.5, 2.5)
+        start = prepared(near, law, say, FIT_SPACING)
+        self._like, self._chosen = start.seen, start.chosen
+        self.prior = GaussianProcess(law.chosen(start.chosen), self.days)
+        used = superobs(start.data, 1.5 * max(spacing, FEWEST))
         self._set_data(replace(used, grid=self.days, known=None, values=used.anomalies))
         say(f"model of {self.shape[0]} x {self.shape[1]} nodes, {self.total // QUARTERS} days")
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from typing import Any
 
-from .gaussian import FEWEST, NOISY, START, Smooth, fitted, held_out, noisy, scales_of, separated
 from .held_out import Chosen
 from .moving import moving
-from .problem import Mapped, Problem, Say, superobs
+from .problem import Mapped, Problem, Say
+from .tuning import Smooth, noisy, prepared
 from ..domain import Grid
 from ..observations import LinearObservation
 from ..posterior import Posterior
@@ -80,21 +80,12 @@ def _law(problem: Problem, chosen: Chosen, variance: float) -> dict[str, Any]:
     }
 
 
-def _prepared(problem: Problem, say: Say) -> tuple[Problem, LinearObservation, Chosen]:
-    r"""Returns data, the noise of their instruments, and what pieces held out choose.
-
-    The likelihood of a process that is rough in time sees the shortest lags, over which the sea
-    is smooth: it tells little of the memory over the days between passes. The law is separable,
-    so that its covariance is known, without a lattice.
-    """
-    data, law = superobs(problem, FEWEST), _separable(problem)
-    start, seen = fitted(data, separated(data, law.nu, law.nu_time), say, START)
-    chosen = held_out(data, seen).choose(law.covariance, scales_of(start), NOISY * law.std)
-    say(f"by pieces held out: {chosen.words()}")
-    return data, seen, chosen
-
-
 def _separable(problem: Problem) -> Smooth:
+    r"""Returns the law without a lattice: it is separable.
+
+    Its scales are not by likelihood: that of a process that is rough in time sees the shortest
+    lags, over which the sea is smooth, and tells little of the memory between passes.
+    """
     return Smooth(problem, nu_time=0.5, nu=COLOR - 1.0)
 
 
@@ -114,11 +105,12 @@ def spde(problem: Problem, say: Say) -> Mapped:
 
     Its scales, its variance and what it does not resolve are those that predict held-out data.
     """
-    data, like, chosen = _prepared(problem, say)
-    law = _law(data, chosen, _separable(problem).std ** 2)
-    posterior, prior = _mapped(data, law, noisy(data, like, chosen))
+    law = _separable(problem)
+    start = prepared(problem, law, say)
+    kind = _law(start.data, start.chosen, law.std**2)
+    posterior, prior = _mapped(start.data, kind, noisy(start.data, start.seen, start.chosen))
     say(f"{len(prior.timeline)} times, {len(prior.lattice)} nodes each")
-    return Mapped(posterior, problem.shift, unresolved=chosen.unresolved)
+    return Mapped(posterior, problem.shift, unresolved=start.chosen.unresolved)
 
 
 def advection_diffusion(problem: Problem, say: Say) -> Mapped:
@@ -127,14 +119,14 @@ def advection_diffusion(problem: Problem, say: Say) -> Mapped:
     How much of the drift carries, and how much longer what moves is remembered, is chosen by
     held-out data.
     """
-    data, like, chosen = _prepared(problem, say)
-    law, variance = _separable(problem), _separable(problem).std ** 2
-    still = _law(data, chosen, variance)
-    first = _mapped(data, still, noisy(data, like, chosen))[0].mean + problem.shift
-    held = held_out(data, like)
-    found = moving(problem, held, lambda c: law.of(c.scales, c.factor), chosen, first, say)
-    best = _law(data, found.chosen, variance)
-    posterior, prior = _mapped(data, best, noisy(data, like, found.chosen), found.velocity)
+    law = _separable(problem)
+    start = prepared(problem, law, say)
+    data, seen = start.data, start.seen
+    still = _law(data, start.chosen, law.std**2)
+    first = _mapped(data, still, noisy(data, seen, start.chosen))[0].mean + problem.shift
+    found = moving(problem, start.held, law.chosen, start.chosen, first, say)
+    kind = _law(data, found.chosen, law.std**2)
+    posterior, prior = _mapped(data, kind, noisy(data, seen, found.chosen), found.velocity)
     say(f"{len(prior.timeline)} times, {len(prior.lattice)} nodes each")
     info = {"drift": found.part, "longer": found.longer}
     return Mapped(posterior, problem.shift, info, found.chosen.unresolved)

@@ -11,9 +11,9 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from .gaussian import FEWEST, NOISY, START, fitted, held_out, noisy, separated, within
 from .held_out import Covariance
 from .problem import Mapped, Problem, Say, superobs
+from .tuning import FEWEST, NOISY, START, fitted, held_out, noisy, separated, within
 from ..observations import LinearObservation
 from ..posterior import Estimator, Posterior
 from ..priors import GaussianProcess

@@ -9,10 +9,10 @@ from matheron.domain import Grid, Points
 from matheron.dynamics import OneLayerQG
 from matheron.kernels import Gaussian, separable
 from matheron.mappers.drift import drift
-from matheron.mappers.gaussian import plain
 from matheron.mappers.held_out import Chosen, HeldOut
 from matheron.mappers.moving import moving
 from matheron.mappers.problem import Problem
+from matheron.mappers.tuning import plain
 
 EARTH = 6_371_008.8
 

@@ -9,9 +9,10 @@ import torch
 from matheron.domain import Grid, Points
 from matheron.kernels import Matern, separable
 from matheron.mappers import Problem, mapper
-from matheron.mappers.gaussian import Smooth, tuned
+from matheron.mappers.gaussian import tuned
 from matheron.mappers.held_out import HeldOut, leave_out, pieces, search
 from matheron.mappers.problem import Mapped, thinned
+from matheron.mappers.tuning import Smooth
 from matheron.observations import PointObservation
 from matheron.priors import GaussianProcess
 from matheron.priors.wave_packets import PacketKernel, WavePackets
