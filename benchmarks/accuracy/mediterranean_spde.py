@@ -6,8 +6,10 @@
 ``missions``: each mission in turn is predicted from the two others, as in ``mediterranean.py``;
 parameters have the largest likelihood of the two missions that are mapped. ``forecast``: from all
 missions up to a time "now", the five days after it, beside the map of "now" kept as it is;
-parameters have the largest likelihood of the data before each "now". Structures may be carried by
-the drift that a quasi-geostrophic model tells of the map of the same data.
+parameters have the largest likelihood of the data before the first "now", but for the memory,
+which is that of least CRPS at passes held out from these, and the size of all variances, which
+makes the z-scores there one. Structures may be carried by the drift that a quasi-geostrophic model
+tells of the map of the same data.
 
 The sea is that of the DUACS map, wider by two cells: where its edge is the coast itself, the
 natural boundary raises the variance in narrow seas.
@@ -24,6 +26,7 @@ import torch.nn.functional as F
 import warnings
 
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -52,6 +55,11 @@ WAVES, FASTEST = 1.2, 20e3
 """The speed of long internal waves in m/s, and the fastest drift, in metres a day."""
 NOWS = (10.0, 11.0, 12.0, 13.0, 14.0, 15.0)
 LEADS = 5
+LONGER = (1.0, 2.0, 4.0)
+"""The memory over the likeliest, to choose from: a likelihood sees the shortest lags alone."""
+
+Known = list[dict[str, Any]]
+"""Parameters of prior and observation, by name, as numbers: they go from process to process."""
 
 
 def sea(points: Points, step: float, wider: int) -> Grid:
@@ -130,11 +138,16 @@ class Model:
             )
         print(self.prior.summary(), flush=True)
 
-    def like(self, other: Model) -> Model:
+    def parameters(self) -> Known:
+        """Returns the parameters of prior and observation, in numbers."""
+        every = (self.prior.state_dict(), self.seen.state_dict())
+        return [{k: v.tolist() for k, v in d.items() if ".log_" in f".{k}"} for d in every]
+
+    def like(self, known: Known) -> Model:
         """Takes the parameters of another."""
-        for mine, theirs in ((self.prior, other.prior), (self.seen, other.seen)):
-            known = {k: v for k, v in theirs.state_dict().items() if ".log_" in f".{k}"}
-            mine.load_state_dict(known, strict=False)
+        for mine, theirs in zip((self.prior, self.seen), known, strict=True):
+            state = {k: torch.tensor(v, dtype=torch.float64) for k, v in theirs.items()}
+            mine.load_state_dict(state, strict=False)
         return self
 
     @torch.no_grad()
@@ -164,7 +177,7 @@ def chosen(data: Observations, kept: torch.Tensor, grid: Grid, kind: str) -> Mod
     if kind == "none":
         return still
     m = torch.zeros(2, dtype=torch.float64) if kind == "constant" else currents(still)
-    moving = Model(data, kept, grid, m).like(still)
+    moving = Model(data, kept, grid, m).like(still.parameters())
     if kind == "constant":
         moving.fit()
     return moving
@@ -209,23 +222,68 @@ def forecast(kind: str) -> None:
     start = time.perf_counter()
     # a process for each, as its factor is a good part of the memory
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        pieces = pool.starmap(_from, [(now, kind) for now in NOWS], chunksize=1)
-    rows = _by_lead(torch.cat(pieces), kind)
+        known = pool.apply(_fitted)
+        print(f"likeliest: {known}", flush=True)
+        tried = pool.starmap(_held_out, [(known, k) for k in LONGER], chunksize=1)
+        crps, factor, longer = min((c, f, k) for (c, f), k in zip(tried, LONGER, strict=True))
+        print(f"CRPS and factor of variances at held-out passes: {tried}", flush=True)
+        print(f"memory {longer:g} times longer, variances times {factor:.3f}", flush=True)
+        asked = [(now, kind, _lasting(known, longer)) for now in NOWS]
+        pieces = pool.starmap(_from, asked, chunksize=1)
+    found = torch.tensor([row for piece in pieces for row in piece], dtype=torch.float64)
+    found *= found.new_tensor([1, 1, 1, factor**0.5, 1, factor**0.5, factor])
+    rows = _by_lead(found, kind)
     for row in rows:
-        row["seconds"] = time.perf_counter() - start
+        row |= {
+            "longer": longer,
+            "factor": factor,
+            "held_out_crps": crps,
+            "seconds": time.perf_counter() - start,
+        }
     title = f"Mediterranean by SPDE, forecasts, velocity {kind}"
     finish(title, "mediterranean_forecast", rows)
 
 
-def _from(now: float, kind: str) -> torch.Tensor:
-    """Returns the forecasts from a time, by the parameters that are likeliest for its past."""
+def _fitted() -> Known:
+    """Returns the likeliest parameters of the data before the first "now"."""
     data = tracks()
-    known = data.points.axis("time") <= now
-    model = Model(data, known, window(data.points, now + LEADS))
+    model = Model(data, data.points.axis("time") <= NOWS[0], window(data.points, NOWS[0]))
     model.fit()
+    return model.parameters()
+
+
+def _lasting(known: Known, longer: float) -> Known:
+    """Returns the parameters with a memory that is longer."""
+    shift = math.log(longer)
+    return [
+        {k: v + shift if k.endswith("log_timescale") else v for k, v in d.items()} for d in known
+    ]
+
+
+def _held_out(known: Known, longer: float) -> tuple[float, float]:
+    """Returns the CRPS at every fifth pass before the first "now", and the factor of variances.
+
+    The factor makes the mean square of the z-scores one; the mean of the law is the same.
+    """
+    data = tracks()
+    assert data.passes is not None
+    past = data.points.axis("time") <= NOWS[0]
+    out = past & (data.passes % 5 == 0)
+    model = Model(data, past & ~out, window(data.points, NOWS[0])).like(_lasting(known, longer))
+    mean, std = model.at(data.points[out])
+    variance, truth = std.square() + model.noise, data.values[out]
+    factor = ((mean - truth).square() / variance).mean()
+    return summary(mean, (factor * variance).sqrt(), truth)["crps"], factor.item()
+
+
+def _from(now: float, kind: str, known: Known) -> list[list[float]]:
+    """Returns the forecasts from a time."""
+    data = tracks()
+    past = data.points.axis("time") <= now
+    model = Model(data, past, window(data.points, now + LEADS)).like(known)
     if kind == "drift":
-        model = Model(data, known, model.grid, currents(model)).like(model)
-    return _ahead(data, now, model)
+        model = Model(data, past, model.grid, currents(model)).like(known)
+    return _ahead(data, now, model).tolist()
 
 
 def _by_lead(found: torch.Tensor, kind: str) -> list[dict[str, float | str]]:

@@ -18,6 +18,9 @@ from ..posterior import Posterior
 from ..priors import GaussianProcess
 from ..solvers.local import LocalKriging
 
+MOST = 20_000
+"""The most data of a window: with a swath there are 12 000, and none may be left out."""
+
 
 def challenge_kernel(
     duration: float = 7.0, lat: float = 1.0, lon: float = 1.0, variance: float = 1.0
@@ -98,7 +101,8 @@ def oi_odc2020a(
         raise ValueError(msg)
     prior = GaussianProcess(challenge_kernel(duration, lat, lon), flat)
     observation = PointObservation(flat, seen[near], noise_std)
-    return LocalKriging(window=2 * duration)(prior, observation)(values[near])
+    solver = LocalKriging(window=2 * duration, max_size=MOST)
+    return solver(prior, observation)(values[near])
 
 
 def _degrees(grid: Grid) -> Grid:
