@@ -7,8 +7,8 @@
 parameters have the largest likelihood of the two missions that are mapped. ``forecast``: from all
 missions up to a time "now", the five days after it, beside the map of "now" kept as it is;
 parameters have the largest likelihood of the data before the first "now", but for the memory,
-which is that of least CRPS at passes held out from these, and the size of all variances, which
-makes the z-scores there one. Structures may be carried by the drift that a quasi-geostrophic model
+which is that of least CRPS of forecasts among these, and the size of all variances, which makes
+their z-scores one. Structures may be carried by the drift that a quasi-geostrophic model
 tells of the map of the same data.
 
 The sea is that of the DUACS map, wider by two cells: where its edge is the coast itself, the
@@ -54,6 +54,8 @@ WIDER = 1
 WAVES, FASTEST = 1.2, 20e3
 """The speed of long internal waves in m/s, and the fastest drift, in metres a day."""
 NOWS = (10.0, 11.0, 12.0, 13.0, 14.0, 15.0)
+BEFORE = (4.0, 5.0)
+"""Earlier times, whose forecasts end before the first of these."""
 LEADS = 5
 LONGER = (1.0, 2.0, 4.0)
 """The memory over the likeliest, to choose from: a likelihood sees the shortest lags alone."""
@@ -224,9 +226,9 @@ def forecast(kind: str) -> None:
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         known = pool.apply(_fitted)
         print(f"likeliest: {known}", flush=True)
-        tried = pool.starmap(_held_out, [(known, k) for k in LONGER], chunksize=1)
+        tried = pool.starmap(_hindcast, [(known, k) for k in LONGER], chunksize=1)
         crps, factor, longer = min((c, f, k) for (c, f), k in zip(tried, LONGER, strict=True))
-        print(f"CRPS and factor of variances at held-out passes: {tried}", flush=True)
+        print(f"CRPS and factor of variances of forecasts in the past: {tried}", flush=True)
         print(f"memory {longer:g} times longer, variances times {factor:.3f}", flush=True)
         asked = [(now, kind, _lasting(known, longer)) for now in NOWS]
         pieces = pool.starmap(_from, asked, chunksize=1)
@@ -237,7 +239,7 @@ def forecast(kind: str) -> None:
         row |= {
             "longer": longer,
             "factor": factor,
-            "held_out_crps": crps,
+            "hindcast_crps": crps,
             "seconds": time.perf_counter() - start,
         }
     title = f"Mediterranean by SPDE, forecasts, velocity {kind}"
@@ -260,18 +262,19 @@ def _lasting(known: Known, longer: float) -> Known:
     ]
 
 
-def _held_out(known: Known, longer: float) -> tuple[float, float]:
-    """Returns the CRPS at every fifth pass before the first "now", and the factor of variances.
+def _hindcast(known: Known, longer: float) -> tuple[float, float]:
+    """Returns the CRPS of forecasts within the past, and the factor of variances.
 
     The factor makes the mean square of the z-scores one; the mean of the law is the same.
     """
-    data = tracks()
-    assert data.passes is not None
-    past = data.points.axis("time") <= NOWS[0]
-    out = past & (data.passes % 5 == 0)
-    model = Model(data, past & ~out, window(data.points, NOWS[0])).like(_lasting(known, longer))
-    mean, std = model.at(data.points[out])
-    variance, truth = std.square() + model.noise, data.values[out]
+    data, found = tracks(), []
+    for now in BEFORE:
+        past = data.points.axis("time") <= now
+        model = Model(data, past, window(data.points, NOWS[0])).like(_lasting(known, longer))
+        found.append(_ahead(data, now, model))
+        del model
+    _, truth, mean, std, *_, noise = torch.cat(found).unbind(dim=-1)
+    variance = std.square() + noise
     factor = ((mean - truth).square() / variance).mean()
     return summary(mean, (factor * variance).sqrt(), truth)["crps"], factor.item()
 
