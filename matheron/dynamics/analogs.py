@@ -57,9 +57,9 @@ class Analogs(Dynamics):
 
     Example:
         >>> from matheron.dynamics import Lorenz63
-        >>> past = Lorenz63().trajectory(torch.ones(3, dtype=torch.float64), 2000)
-        >>> model = Analogs(past[:1900], dt=0.01, k=20, kind="linear")
-        >>> bool((model.step(past[1950]) - past[1951]).norm() < 0.05)
+        >>> past = Lorenz63().trajectory(torch.ones(3, dtype=torch.float64), 6000)
+        >>> model = Analogs(past[:5900], dt=0.01, k=20, kind="linear")
+        >>> bool((model.step(past[5950]) - past[5951]).norm() < 0.05)
         True
     """
 
