@@ -2,7 +2,7 @@ r"""Files out: CF NetCDF maps and tables, written whole or not at all."""
 
 from __future__ import annotations
 
-__all__ = ["check_output", "map_dataset", "write_dataset", "write_table"]
+__all__ = ["check_output", "map_dataset", "whole_or_not", "write_dataset", "write_table"]
 
 import contextlib
 import functools
@@ -183,7 +183,7 @@ def check_output(path: str | Path, suffixes: Sequence[str] = (".nc", ".csv", ".p
 
 
 @contextlib.contextmanager
-def _whole_or_not(path: Path) -> Iterator[Path]:
+def whole_or_not(path: Path) -> Iterator[Path]:
     r"""Yields a temporary file beside ``path``, which takes its place if all goes well.
 
     Whatever happens, an interruption included, no temporary file is left.
@@ -226,7 +226,7 @@ def write_dataset(ds: xr.Dataset, path: str | Path, level: int = 4, pack: bool =
         ds = ds.assign({k: v.astype(np.float64) for k, v in ds.data_vars.items() if _packs(v)})
     encoding = {str(k): _encoding(v, level, pack and _packs(v)) for k, v in ds.data_vars.items()}
     encoding |= {str(k): _axis_encoding(v) for k, v in ds.coords.items() if v.dtype.kind in "fM"}
-    with _whole_or_not(path) as temporary, ThreadPoolExecutor(1) as worker:
+    with whole_or_not(path) as temporary, ThreadPoolExecutor(1) as worker:
         # an interruption in the middle of a file would keep its locks shut, and hang at the end
         write = functools.partial(ds.to_netcdf, engine="netcdf4", encoding=encoding)
         worker.submit(write, temporary).result()
@@ -262,7 +262,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> Path:
         InputError: If the path cannot be written.
     """
     path = check_output(path, (".csv", ".parquet"))
-    with _whole_or_not(path) as temporary:
+    with whole_or_not(path) as temporary:
         if path.suffix.lower() == ".csv":
             table.to_csv(temporary, index=False)
         else:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 __all__ = ["LearnedDynamics"]
 
-import os
 import safetensors
-import tempfile
 import torch
 
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 
+from ..data.write import whole_or_not
 from ..domain import Grid
 from ..dynamics import Dynamics
 from ..priors.dynamics import WeakConstraint
@@ -52,18 +51,13 @@ class LearnedDynamics:
             path: The file.
             generator: The random number generator whose state is kept, for a run to go on.
         """
-        held = {f"model.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
+        held = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         held |= {"mean": self.mean, "covariance": self.covariance, "noise": self.noise}
         held["log_likelihoods"] = torch.tensor(self.log_likelihoods, dtype=torch.float64)
         if generator is not None:
             held["generator"] = generator.get_state()
-        handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=".learned-")
-        os.close(handle)
-        try:
-            save_file({k: v.contiguous() for k, v in held.items()}, name)
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with whole_or_not(path.absolute()) as temporary:
+            save_file({k: v.contiguous() for k, v in held.items()}, temporary)
 
     def load(self, path: Path, generator: Generator | None = None) -> None:
         r"""Takes back what was written, in place.

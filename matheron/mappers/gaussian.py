@@ -16,7 +16,6 @@ from .problem import Mapped, Problem, Say, superobs
 from .tuning import (
     FEWEST,
     NOISY,
-    START,
     WINDOW,
     Smooth,
     fitted,
@@ -74,7 +73,7 @@ def tuned_duacs(problem: Problem, say: Say) -> Mapped:
     data, variance = superobs(problem, FEWEST), scale_of(problem.anomalies) ** 2
     seen, _ = instruments(data.grid, data.points, data.anomalies, data.noise, data.groups)
     if data.noise is None:
-        _, seen = fitted(data, separated(data, 2.5, 2.5), say, START)
+        _, seen = fitted(data, separated(data, 2.5, 2.5), say)
 
     def covariance(x: Mapping[str, float]) -> Covariance:
         return plain(arhan_colin(x["lengthscale"], x["duration"], variance))

@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = [
     "FEWEST",
     "NOISY",
-    "START",
     "Prepared",
     "Smooth",
     "fitted",
@@ -28,6 +27,7 @@ import warnings
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from torch import Tensor
 
 from .held_out import SIZE, WINDOWS, Chosen, Covariance, HeldOut
@@ -49,8 +49,6 @@ WINDOW = 2500
 """The most data of a window."""
 CORRELATION = 0.1
 """The correlation in time at which a window ends: what is beyond says little that is new."""
-FIT = 12_000
-"""The most data of a fit."""
 START = 4000
 """The data of the fit that a search starts from."""
 NOISY = 0.1
@@ -59,12 +57,12 @@ OPERATIONS = 1.3e10
 """The multiplications of a window that its std may take."""
 
 
-def separated(problem: Problem, nu: float, nu_time: float, free: bool = False) -> Product:
+def separated(problem: Problem, nu: float, nu_time: float) -> Product:
     r"""Returns a separable covariance at a first guess: a part in time, a part in space."""
     variance = scale_of(problem.anomalies) ** 2
     time = Matern(nu_time, 1.0, 12.0, axes="time")
     time.log_variance.requires_grad_(False)  # that of space says it
-    return separable(time, Matern(nu, variance, 100e3, axes="space", learn_nu=free))
+    return separable(time, Matern(nu, variance, 100e3, axes="space"))
 
 
 def parts(kernel: Kernel) -> tuple[Matern, Matern]:
@@ -77,14 +75,14 @@ def parts(kernel: Kernel) -> tuple[Matern, Matern]:
 
 
 def fitted(
-    problem: Problem, kernel: Kernel, say: Say, most: int = FIT
+    problem: Problem, kernel: Kernel, say: Say
 ) -> tuple[GaussianProcess, LinearObservation]:
     r"""Returns a prior of largest likelihood, on the grid, and the noise of the data.
 
     The likelihood is Vecchia's, of the data of a stretch of time in the middle where there are
     too many.
     """
-    data = _stretch(problem, most)
+    data = _stretch(problem)
     observation, y = instruments(data.grid, data.points, data.anomalies, data.noise, data.groups)
     prior = GaussianProcess(kernel, data.grid)
     with warnings.catch_warnings():
@@ -95,12 +93,12 @@ def fitted(
     return prior, observation
 
 
-def _stretch(problem: Problem, most: int) -> Problem:
+def _stretch(problem: Problem) -> Problem:
     t = problem.points.since(problem.grid.epoch).axis("time").sort().values
-    if len(t) <= most:
+    if len(t) <= START:
         return problem
-    first = (len(t) - most) // 2
-    return problem.near(t[first].item(), t[first + most - 1].item())
+    first = (len(t) - START) // 2
+    return problem.near(t[first].item(), t[first + START - 1].item())
 
 
 def _words(prior: GaussianProcess) -> str:
@@ -146,7 +144,7 @@ class Smooth:
     nu_time: float
     nu: float
 
-    @property
+    @cached_property
     def std(self) -> float:
         r"""The std of the data."""
         return scale_of(self.problem.anomalies)
@@ -250,7 +248,7 @@ def prepared(problem: Problem, law: Smooth, say: Say, spacing: float = FEWEST) -
         spacing: The width of the cells that data are averaged over, in degrees.
     """
     data = superobs(problem, spacing)
-    first, seen = fitted(data, separated(data, law.nu, law.nu_time), say, START)
+    first, seen = fitted(data, separated(data, law.nu, law.nu_time), say)
     held = held_out(data, seen)
     chosen = held.choose(law.covariance, scales_of(first), NOISY * law.std)
     say(f"by pieces held out: {chosen.words()}")

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from .held_out import Covariance
 from .problem import Mapped, Problem, Say, superobs
-from .tuning import FEWEST, NOISY, START, fitted, held_out, noisy, separated, within
+from .tuning import FEWEST, NOISY, fitted, held_out, noisy, separated, within
 from ..observations import LinearObservation
 from ..posterior import Estimator, Posterior
 from ..priors import GaussianProcess
@@ -49,7 +49,7 @@ def miost(problem: Problem, say: Say) -> Mapped:
     times = problem.grid.axes["time"]
     near = problem.near(times[0].item() - BEYOND, times[-1].item() + BEYOND)
     fine = superobs(near, FEWEST)
-    _, like = fitted(fine, separated(fine, 2.5, 2.5), say, START)
+    _, like = fitted(fine, separated(fine, 2.5, 2.5), say)
     std = scale_of(fine.anomalies)
 
     def covariance(scales: Mapping[str, float]) -> Covariance:

@@ -6,40 +6,15 @@ import torch
 from torch.testing import assert_close
 
 from matheron import Grid
-from matheron.dynamics import Dynamics, Lorenz63, OneLayerQG, TwoLayerQG
+from matheron.dynamics import Lorenz63, OneLayerQG, TwoLayerQG
 from matheron.priors.dynamics import Markovian, StrongConstraint, WeakConstraint
 from matheron.testing import check_prior
-
-
-class Linear(Dynamics):
-    """x -> A x."""
-
-    def __init__(self, A):
-        super().__init__()
-        self.register_buffer("A", A)
-        self.dt, self.shape = 1.0, (len(A),)
-
-    def advance(self, state):
-        return state @ self.A.mT
-
-
-def normal(*size, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*size, dtype=torch.float64, generator=generator)
-
-
-def covariance(s, seed):
-    root = normal(s, s, seed=seed)
-    return root @ root.mT / s + 0.3 * torch.eye(s, dtype=torch.float64)
-
-
-def grid_of(times, s):
-    return Grid(time=torch.arange(float(times)), x=torch.arange(float(s)))
+from tests.linear_models import Linear, grid_of, normal, positive
 
 
 def linear(times=6, s=3, full=True):
     A = 0.6 * normal(s, s, seed=3)
-    B, Q = covariance(s, 1), covariance(s, 2)
+    B, Q = positive(s, 1), positive(s, 2)
     B, Q = (B, Q) if full else (B.diagonal(), Q.diagonal())
     return WeakConstraint(grid_of(times, s), Linear(A), 2, (normal(s, seed=4), B), Q)
 
@@ -78,7 +53,7 @@ def test_the_control_is_white(make):
 def test_the_cost_is_that_of_its_formula(full):
     prior = linear(full=full)
     s, x = prior.states, normal(prior.times, prior.states)
-    B, Q = covariance(s, 1), covariance(s, 2)
+    B, Q = positive(s, 1), positive(s, 2)
     B, Q = (B, Q) if full else (torch.diag(B.diagonal()), torch.diag(Q.diagonal()))
     A2 = prior.model.A @ prior.model.A
     r = x[0] - prior.mean
@@ -93,7 +68,7 @@ def implied(prior):
     """Mean and covariance of a linear prior, by the recursion of moments."""
     K, s = prior.times, prior.states
     A = torch.linalg.matrix_power(prior.model.A, prior.steps)
-    B, Q = covariance(s, 1), covariance(s, 2) if prior.error is not None else None
+    B, Q = positive(s, 1), positive(s, 2) if prior.error is not None else None
     mean, P = torch.zeros(K, s).double(), torch.zeros(K, s, K, s).double()
     mean[0], P[0, :, 0] = prior.mean, B
     for k in range(1, K):

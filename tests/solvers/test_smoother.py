@@ -10,65 +10,15 @@ from torch.testing import assert_close
 import matheron as mt
 
 from matheron import Grid, GriddedObservation, MatrixObservation, PointObservation
-from matheron.dynamics import Dynamics, Lorenz63, Lorenz96
+from matheron.dynamics import Lorenz63, Lorenz96
 from matheron.observations.nonlinear import NonlinearObservation
-from matheron.priors.base import GaussianPrior
 from matheron.priors.dynamics import Markovian, StrongConstraint, WeakConstraint
 from matheron.solvers import Kriging
 from matheron.solvers.model_error import estimate_model_error
 from matheron.solvers.smoother import noise_roots
 from matheron.solvers.trajectories import DataCurvature, TrajectoryCost
 from matheron.solvers.variational import Variational
-
-
-class Linear(Dynamics):
-    """x -> A x."""
-
-    def __init__(self, A):
-        super().__init__()
-        self.register_buffer("A", A)
-        self.dt, self.shape = 1.0, (len(A),)
-
-    def advance(self, state):
-        return state @ self.A.mT
-
-
-class Implied(GaussianPrior):
-    """The Gaussian law of the trajectories of a linear model, on the nodes of its grid."""
-
-    def __init__(self, prior):
-        super().__init__()
-        self.domain = prior.domain
-        eye = torch.eye(prior.control_size, dtype=torch.float64)
-        self.mu = prior.decode(0 * eye[0])
-        D = prior.decode(eye) - self.mu
-        self.B = D.mT @ D
-
-    def _weights(self, points):
-        nodes, weights = self.domain.interpolation(points)
-        rows = torch.arange(len(points))[:, None].expand_as(nodes)
-        W = torch.zeros(len(points), len(self.domain), dtype=torch.float64)
-        return W.index_put((rows, nodes), weights, accumulate=True)
-
-    def mean(self, points):
-        return self._weights(points) @ self.mu
-
-    def covariance(self, a, b):
-        return self._weights(a) @ self.B @ self._weights(b).mT
-
-
-def normal(*size, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*size, dtype=torch.float64, generator=generator)
-
-
-def positive(s, seed, least=0.3):
-    root = normal(s, s, seed=seed)
-    return root @ root.mT / s + least * torch.eye(s, dtype=torch.float64)
-
-
-def grid_of(times, s):
-    return Grid(time=torch.arange(float(times)), x=torch.arange(float(s)))
+from tests.linear_models import Implied, Linear, grid_of, normal, positive
 
 
 def linear(noise=1.0, times=6, s=3):

@@ -9,11 +9,11 @@ from torch.testing import assert_close
 import matheron as mt
 
 from matheron import Grid, GriddedObservation, PointObservation, Points
-from matheron.dynamics import Dynamics, Lorenz63, Lorenz96, OneLayerQG, TwoLayerQG
+from matheron.dynamics import Lorenz63, Lorenz96, OneLayerQG, TwoLayerQG
 from matheron.dynamics.lorenz import TwoScaleLorenz96
 from matheron.dynamics.transport import Transport
 from matheron.observations.nonlinear import NonlinearObservation
-from matheron.priors.base import Energy, GaussianPrior
+from matheron.priors.base import Energy
 from matheron.priors.dynamics import StrongConstraint, WeakConstraint
 from matheron.solvers import Kriging
 from matheron.solvers.controls import Cost, Tangent, control_of, derivative
@@ -21,53 +21,9 @@ from matheron.solvers.descent import QuasiNewton, minimise
 from matheron.solvers.laplace import factor
 from matheron.solvers.variational import Variational
 from matheron.testing import check_solver
+from tests.linear_models import Implied, Linear, grid_of, normal, positive
 
 METHODS = ["gauss-newton", "lbfgs", "gradient-descent"]
-
-
-class Linear(Dynamics):
-    """x -> A x."""
-
-    def __init__(self, A):
-        super().__init__()
-        self.register_buffer("A", A)
-        self.dt, self.shape = 1.0, (len(A),)
-
-    def advance(self, state):
-        return state @ self.A.mT
-
-
-class Implied(GaussianPrior):
-    """A Gaussian law with a given mean and covariance on the nodes of a grid."""
-
-    def __init__(self, domain, mu, B):
-        super().__init__()
-        self.domain, self.mu, self.B = domain, mu, B
-
-    def _nodes(self, points):
-        return self.domain.interpolation(points)[0].gather(
-            1, self.domain.interpolation(points)[1].argmax(1, keepdim=True)
-        )[:, 0]
-
-    def mean(self, points):
-        return self.mu[self._nodes(points)]
-
-    def covariance(self, a, b):
-        return self.B[self._nodes(a)][:, self._nodes(b)]
-
-
-def normal(*size, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*size, dtype=torch.float64, generator=generator)
-
-
-def positive(s, seed):
-    root = normal(s, s, seed=seed)
-    return root @ root.mT / s + 0.3 * torch.eye(s, dtype=torch.float64)
-
-
-def grid_of(times, s):
-    return Grid(time=torch.arange(float(times)), x=torch.arange(float(s)))
 
 
 def problem(constraint, times=6, s=3):
@@ -110,14 +66,6 @@ def rts(matrices, nodes, R, y, times):
     return torch.cat(means), covariances
 
 
-def implied(prior):
-    """The Gaussian law of a linear prior, from its control."""
-    eye = torch.eye(prior.control_size, dtype=torch.float64)
-    mu = prior.decode(0 * eye[0])
-    D = prior.decode(eye) - mu
-    return Implied(prior.domain, mu, D.mT @ D)
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("constraint", ["weak", "strong"])
 def test_linear_assimilation_is_kriging_and_a_kalman_smoother(constraint, method):
@@ -127,7 +75,7 @@ def test_linear_assimilation_is_kriging_and_a_kalman_smoother(constraint, method
     assert_close(posterior.mean, mean, rtol=1e-6, atol=1e-6)
     std = torch.cat([P.diagonal() for P in covariances]).sqrt()
     assert_close(posterior.std(), std, rtol=1e-6, atol=1e-6)
-    kriged = Kriging()(implied(prior), seen)(y)
+    kriged = Kriging()(Implied(prior), seen)(y)
     assert_close(posterior.mean, kriged.mean, rtol=1e-6, atol=1e-6)
     assert_close(posterior.std(), kriged.std(), rtol=1e-6, atol=1e-6)
     assert posterior.info["converged"]
@@ -148,7 +96,7 @@ def test_the_smoother_of_a_linear_problem_is_that_of_rauch_tung_and_striebel():
 def test_draws_have_the_posterior_covariance(constraint, ensemble):
     prior, _, seen, _, y = problem(constraint)
     posterior = Variational(ensemble=ensemble)(prior, seen)(y)
-    exact = Kriging()(implied(prior), seen)(y)
+    exact = Kriging()(Implied(prior), seen)(y)
     size, P = 10_000, exact.covariance()
     x = posterior.sample(size, torch.Generator().manual_seed(0))
     d = P.diagonal().clamp(min=0)
