@@ -8,6 +8,7 @@ those of the real data. Beside it, the covariance that is chosen on the real dat
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import torch
@@ -45,7 +46,7 @@ def simulated(data: Observations, generator: torch.Generator) -> torch.Tensor:
     names["longitude"] = names["longitude"] + adt.longitude.values[0]
     seen = torch.as_tensor(adt.interp({k: ("m", v) for k, v in names.items()}).values).double()
     assert data.passes is not None
-    error = mt.AlongTrackError(points, points, data.passes, LENGTH, NOISE, smooth=True)
+    error = mt.AlongTrackError(points, points, data.passes, LENGTH, NOISE, nu=math.inf)
     return seen + error.sample_nodes(1, generator)[0]
 
 

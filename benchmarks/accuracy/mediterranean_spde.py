@@ -45,8 +45,8 @@ from matheron.selection.choice import instruments
 
 STEP = 1 / 5
 """The step of the lattice in degrees."""
-DAYS = 5.0
-"""The step in days."""
+DAYS = 2.0
+"""The step in days; with 5, days between are too smooth, and the memory comes out short."""
 NOISE = 5e-3
 """A first guess of the white noise in metres; the rest of the error is that along the track."""
 WIDER = 1
@@ -117,7 +117,7 @@ class Model:
         fine = mt.AdvectionDiffusion(grid, 55e3, 100.0, 0.002, velocity, color=4, **kind)
         coarse = sea(data.points, 0.6, 1)
         broad = mt.AdvectionDiffusion(grid, 220e3, 140.0, 0.003, color=3, lattice=coarse, **kind)
-        self.error = mt.AlongTrackError(grid, seen.points, track, 16.5e3, 0.016, smooth=True)
+        self.error = mt.AlongTrackError(grid, seen.points, track, 16.5e3, 0.016, nu=math.inf)
         self.prior = mt.MarkovSum(fine, broad, self.error, trend="1 + lat + lon")
         with torch.no_grad():
             seen.parts[0].bias.log_scale.fill_(math.log(0.3))  # a first guess of 5 mm

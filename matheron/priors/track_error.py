@@ -4,10 +4,13 @@ from __future__ import annotations
 
 __all__ = ["AlongTrackError"]
 
+import functools
+import math
 import numpy as np
 import torch
 import torch.nn as nn
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,6 +18,7 @@ from torch import Tensor
 from .markov import MarkovPrior
 from .quantities import Quantity
 from ..domain import Grid, Points
+from ..kernels.quick import ORDERS, half_integer
 from ..linalg.sparse import Assembly, Pattern, Sparse
 
 BEFORE = 8
@@ -30,8 +34,9 @@ class AlongTrackError(MarkovPrior):
 
     .. math:: \mathrm{Cov}(e_i, e_j) = \sigma^2 \exp(-|d_i - d_j| / \ell)
 
-    or, if ``smooth``, as the errors of filtered data are, it has the covariance
-    :math:`\sigma^2 \exp(-|d_i - d_j|^2 / (2 \ell^2))`, each datum being drawn given the eight
+    or smoother, as the errors of filtered data are: with the Matern covariance of smoothness
+    :math:`\nu`, or for :math:`\nu = \infty` with
+    :math:`\sigma^2 \exp(-|d_i - d_j|^2 / (2 \ell^2))`, each datum is drawn given the eight
     before it on its track (Vecchia's approximation) with a millionth of white noise. It is
     such as orbit and correction errors, or waves too quick for the next pass to see. It is part of
     what the data see, not of the field: its std is in no map.
@@ -42,10 +47,11 @@ class AlongTrackError(MarkovPrior):
         track: The track of each datum.
         lengthscale: :math:`\ell`, in metres on the sphere, in the units of the axes on the plane.
         std: :math:`\sigma`, in the units of the field.
-        smooth: Whether the error is smooth along the track.
+        nu: The smoothness :math:`\nu` along the track: half an odd number, or infinity.
 
     Raises:
-        ValueError: If a scale is not positive, or ``track`` has another length than the points.
+        ValueError: If a scale is not positive, ``track`` has another length than the points, or
+            ``nu`` is neither half an odd number nor infinite.
 
     Example:
         >>> line = Points(x=[0.0, 1.0, 2.0])
@@ -61,7 +67,7 @@ class AlongTrackError(MarkovPrior):
         track: Int[Tensor, " m"],
         lengthscale: float,
         std: float,
-        smooth: bool = False,
+        nu: float = 0.5,
     ) -> None:
         super().__init__()
         if not (lengthscale > 0 and std > 0) or len(track) != len(points):
@@ -71,12 +77,18 @@ class AlongTrackError(MarkovPrior):
                 "Give one label per datum."
             )
             raise ValueError(msg)
+        if not (nu == math.inf or (nu > 0 and nu % 1 == 0.5 and nu < ORDERS + 1)):
+            msg = (
+                f"AlongTrackError(nu=...): expected .5, 1.5, ... up to {ORDERS}.5 or infinity, "
+                f"got {nu}. Take the nearest of them."
+            )
+            raise ValueError(msg)
         self.domain, self.points = domain, points
         self.log_lengthscale = _logarithm(lengthscale)
         self.log_variance = _logarithm(std**2)
         self._set_trend(0.0, None)
         x = points.local()[:, 1 if "time" in points.dims else 0 :]
-        self.chain = _Smooth.of(x, track) if smooth else _Rough.of(x, track)
+        self.chain = _Rough.of(x, track) if nu == 0.5 else _Smooth.of(x, track, nu)
         self._index = {key: i for i, key in enumerate(_keys(points))}
 
     def precision(self) -> Sparse:
@@ -151,14 +163,16 @@ class _Smooth:
     Arguments:
         distances: The distances among each datum and those before it that it is drawn given, by
             how many they are.
+        correlation: Of a distance in lengthscales.
         assembly: Where the numbers go.
     """
 
-    distances: list[Float[Tensor, "k n n"]]
+    distances: list[Tensor]
+    correlation: Callable[[Tensor], Tensor]
     assembly: Assembly
 
     @classmethod
-    def of(cls, x: Float[Tensor, "m d"], track: Int[Tensor, " m"]) -> _Smooth:
+    def of(cls, x: Float[Tensor, "m d"], track: Int[Tensor, " m"], nu: float) -> _Smooth:
         r"""Links each datum to the few before it on its track."""
         order, i = torch.argsort(track, stable=True), torch.arange(len(track))
         label = track[order]
@@ -173,19 +187,30 @@ class _Smooth:
             rows.append(nodes[:, :, None].expand(side).reshape(-1))
             columns.append(nodes[:, None, :].expand(side).reshape(-1))
         size = (len(track), len(track))
-        return cls(distances, Assembly(torch.cat(rows).numpy(), torch.cat(columns).numpy(), size))
+        assembly = Assembly(torch.cat(rows).numpy(), torch.cat(columns).numpy(), size)
+        return cls(distances, functools.partial(_correlation, nu=nu), assembly)
 
     def __call__(self, lengthscale: Float[Tensor, ""]) -> Sparse:
-        return self.assembly(torch.cat([_given_before(d / lengthscale) for d in self.distances]))
+        every = (_given_before(self.correlation(d / lengthscale)) for d in self.distances)
+        return self.assembly(torch.cat(list(every)))
 
 
-def _given_before(r: Float[Tensor, "k n n"]) -> Float[Tensor, " all"]:
+def _correlation(r: Tensor, nu: float) -> Tensor:
+    r"""Returns the Matern correlation at distances in lengthscales."""
+    if nu == math.inf:
+        return torch.exp(-r.square() / 2)
+    u = math.sqrt(2 * nu) * r
+    series = sum(c * u**k for k, c in enumerate(half_integer(int(nu))))
+    return series * torch.exp(-u)
+
+
+def _given_before(rho: Float[Tensor, "k n n"]) -> Float[Tensor, " all"]:
     r"""Returns what data add to the precision, each given the others of its window."""
-    one = torch.eye(r.shape[-1], dtype=torch.float64)
-    K = (torch.exp(-r.square() / 2) + NUGGET * one) / (1 + NUGGET)
+    one = torch.eye(rho.shape[-1], dtype=torch.float64)
+    K = (rho + NUGGET * one) / (1 + NUGGET)
     b = torch.linalg.solve(K[:, 1:, 1:], K[:, 1:, :1])[..., 0]
     v = K[:, 0, 0] - (b * K[:, 0, 1:]).sum(dim=-1)
-    a = torch.cat([torch.ones(len(r), 1, dtype=torch.float64), -b], dim=-1)
+    a = torch.cat([torch.ones(len(rho), 1, dtype=torch.float64), -b], dim=-1)
     return (a[:, :, None] * a[:, None] / v[:, None, None]).reshape(-1)
 
 
