@@ -45,8 +45,9 @@ from matheron.selection.choice import instruments
 
 STEP = 1 / 5
 """The step of the lattice in degrees."""
-DAYS = 2.0
-"""The step in days; with 5, days between are too smooth, and the memory comes out short."""
+DAYS, FORECAST_DAYS = 5.0, 2.0
+"""The step in days of maps and of forecasts: with 5, days between are too smooth, and the memory
+comes out short, which maps between data bear and forecasts do not."""
 NOISE = 5e-3
 """A first guess of the white noise in metres; the rest of the error is that along the track."""
 WIDER = 1
@@ -81,9 +82,9 @@ def even(end: float, step: float) -> torch.Tensor:
     return torch.linspace(0.0, end, math.ceil(end / step) + 1, dtype=torch.float64)
 
 
-def window(points: Points, end: float) -> Grid:
+def window(points: Points, end: float, step: float = FORECAST_DAYS) -> Grid:
     """Returns the grid of the sea over a window that starts at the first day."""
-    space, times = sea(points, STEP, WIDER), even(end, DAYS)
+    space, times = sea(points, STEP, WIDER), even(end, step)
     assert space.mask is not None
     every = space.mask.reshape(space.shape).expand(len(times), -1, -1).clone()
     return Grid(time=times, **space.axes, mask=every, metric="sphere", epoch=points.epoch)
@@ -187,7 +188,7 @@ def missions(kind: str) -> None:
     """Leaves each mission out in turn."""
     data = tracks()
     assert data.groups is not None
-    grid, rows = window(data.points, 20.0), []
+    grid, rows = window(data.points, 20.0, DAYS), []
     for code in data.groups.codes.unique():
         start, out = time.perf_counter(), data.groups.codes == code
         model = chosen(data, ~out, grid, kind)
