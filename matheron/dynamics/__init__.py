@@ -4,6 +4,7 @@ __all__ = [
     "Analogs",
     "BilinearNetwork",
     "ConvDynamics",
+    "DoubleGyre",
     "Dynamics",
     "Helmholtz",
     "Lorenz63",
@@ -19,6 +20,7 @@ __all__ = [
 
 from .analogs import Analogs
 from .base import Dynamics, Tendency
+from .double_gyre import DoubleGyre
 from .elliptic import Helmholtz
 from .lorenz import Lorenz63, Lorenz96, TwoScaleLorenz96
 from .networks import BilinearNetwork, ConvDynamics, MLPDynamics, NetworkDynamics

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
+from ..described import Described
+
 
 def runge_kutta_4(tendency: Callable[[Tensor], Tensor], x: Tensor, dt: float) -> Tensor:
     r"""Returns the state after one classical Runge-Kutta step of fourth order.
@@ -76,7 +78,7 @@ ITERATIONS = 100
 SCHEMES = {"runge-kutta": runge_kutta_4, "euler": euler, "implicit": implicit_midpoint}
 
 
-class Dynamics(nn.Module, abc.ABC):
+class Dynamics(Described, nn.Module, abc.ABC):
     r"""A law :math:`x_{k + 1} = M(x_k)` with a constant time step.
 
     A state has the shape ``(*batch, *shape)``; members of a batch do not know each other. A

@@ -162,6 +162,23 @@ class Helmholtz(nn.Module):
             psi = psi - self._box(sources.unflatten(-1, psi.shape[-2:]))
         return torch.where(self.frozen, boundary, nn.functional.pad(psi, (1, 1, 1, 1)))
 
+    def closed(self, q: Float[Tensor, "*batch ny nx"]) -> Float[Tensor, "*batch ny nx"]:
+        r"""Returns the :math:`\psi` that solves the equation, zero on a border without land.
+
+        Arguments:
+            q: The right-hand side; it is read inside the border only.
+
+        Raises:
+            ValueError: If there is land.
+        """
+        if len(self.coast):
+            msg = (
+                f"Helmholtz.closed(frozen=...): expected a box without land, got a coast of "
+                f"{len(self.coast)} nodes. Call the solver with its boundary values."
+            )
+            raise ValueError(msg)
+        return nn.functional.pad(self._box(q[..., 1:-1, 1:-1] * self.weight), (1, 1, 1, 1))
+
     def _box(self, q: Tensor) -> Tensor:
         """Solves the equation in the box, with zeros on its border; ``q`` is times the width."""
         spectrum = (self.across.mT @ q @ self.along) * self.division

@@ -13,16 +13,19 @@ from torch import Generator, Tensor
 from .forecasts import Training, fit_forecasts
 from .learned import LearnedDynamics
 from .optimise import Progress
-from ..domain import Grid
+from .records import Record, first_guess
+from .scoring import Scoring
 from ..dynamics import Dynamics
 from ..dynamics.networks import NetworkDynamics
-from ..observations import GriddedObservation, Observation
+from ..observations import Observation
 from ..posterior import Conditional
 from ..priors.base import Energy
 from ..priors.dynamics import Markovian
 from ..solvers.base import Solver
 from ..solvers.ensemble_kalman import EnsembleKalman
 from ..solvers.modal import ModalConditional
+
+METHODS = ("em", "scoring")
 
 
 @torch.no_grad()
@@ -91,14 +94,17 @@ def learn_dynamics(
     generator: Generator | None = None,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
+    method: str = "em",
 ) -> LearnedDynamics:
     r"""Learns a model, in place, with the covariance of its errors.
 
     Clean trajectories are fitted at once, by :func:`fit_forecasts`. Noisy ones, with gaps or
-    without, are learned by expectation and maximisation: a smoother draws the trajectories that
-    the present model allows given the data; the model, and the covariance :math:`Q` of its
-    errors, are then fitted to these draws. Each round raises the likelihood of the data, up to
-    the sampling error of the draws.
+    without, are learned in rounds. By expectation and maximisation, a smoother draws the
+    trajectories that the present model allows given the data; the model, and the covariance
+    :math:`Q` of its errors, are then fitted to these draws. Each round raises the likelihood of
+    the data, up to the sampling error of the draws; the nearer the model to a perfect one, the
+    slower. By scoring, a joint smoother of states and parameters steps on the likelihood itself:
+    a few tens of rounds come to its maximum, for up to some hundred parameters.
 
     References:
         | Maximum likelihood from incomplete data via the EM algorithm
@@ -110,6 +116,8 @@ def learn_dynamics(
         | Joint estimation of model and observation error covariance matrices in data
         | assimilation (Tandeo et al., 2020)
         | https://doi.org/10.1175/MWR-D-19-0240.1
+        | Finding the observed information matrix when using the EM algorithm (Louis, 1982)
+        | https://doi.org/10.1111/j.2517-6161.1982.tb01203.x
 
     Arguments:
         model: The model, with parameters that may move. A :class:`NetworkDynamics` is first
@@ -120,7 +128,7 @@ def learn_dynamics(
         noise_std: The standard deviation of the noise, with shape :math:`()` or :math:`(s)`;
             ``None`` for clean data.
         steps: The number of time steps of the model from one time to the next.
-        iterations: The number of rounds.
+        iterations: The number of rounds; those of scoring stop earlier, once at rest.
         members: The number of trajectories drawn in each.
         horizon: How many times ahead clean data are forecast.
         solver: The smoother: an ensemble Kalman smoother of ``members`` by default, or e.g.
@@ -131,10 +139,13 @@ def learn_dynamics(
             with the iteration and the cost for clean data.
         checkpoint: A file (``.safetensors``) where every round is kept, and from which an
             interrupted run goes on, to the same bits.
+        method: ``"em"``, expectation and maximisation, or ``"scoring"``, which draws nothing and
+            has a smoother of its own.
 
     Raises:
-        ValueError: If gaps come without noise, a component is never seen, the noise is not
-            positive, or the checkpoint is of another model.
+        ValueError: If the method is not known, or given a solver that it does not take; if gaps
+            come without noise, a component is never seen, the noise is not positive, or the
+            checkpoint is of another model.
 
     Example:
         >>> from matheron.dynamics import Lorenz63
@@ -146,6 +157,7 @@ def learn_dynamics(
         >>> learned.noise.shape
         torch.Size([3, 3])
     """
+    _check_method(method, solver)
     x = trajectories.to(torch.float64).reshape(-1, *trajectories.shape[-2:])
     if noise_std is None:
         if mask is not None and not mask.all():
@@ -156,13 +168,15 @@ def learn_dynamics(
             raise ValueError(msg)
         return _learn_clean(model, x, steps, horizon, training, generator, progress)
     seen = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.reshape(x.shape)
-    data = _Data(x, seen, noise_std)
-    smoother = EnsembleKalman(members) if solver is None else solver
+    data = Record(x, seen, noise_std)
     training = training or Training(steps=30, tolerance=1e-4)
-    rounds = _Rounds(data, smoother, members, training, generator)
-    state = _begin(rounds, model, steps, checkpoint)
-    while len(state.log_likelihoods) < iterations:
-        rounds.run(state)
+    rounds: _Rounds | Scoring = Scoring(data, training, generator)
+    if method == "em":
+        smoother = EnsembleKalman(members) if solver is None else solver
+        rounds = _Rounds(data, smoother, members, training, generator)
+    state, moves = _begin(rounds, model, steps, checkpoint), True
+    while moves and len(state.log_likelihoods) < iterations:
+        moves = rounds.run(state)
         if progress is not None:
             progress(len(state.log_likelihoods), state.log_likelihoods[-1])
         if checkpoint is not None:
@@ -170,8 +184,20 @@ def learn_dynamics(
     return state
 
 
+def _check_method(method: str, solver: Solver[Energy] | Solver[Markovian] | None) -> None:
+    if method not in METHODS:
+        msg = f"learn_dynamics(method=...): expected one of {METHODS}, got {method!r}. Choose one."
+        raise ValueError(msg)
+    if method == "scoring" and solver is not None:
+        msg = (
+            f"learn_dynamics(solver=...): expected none for method='scoring', which has its own "
+            f"smoother, got {type(solver).__name__}. Leave it out, or use method='em'."
+        )
+        raise ValueError(msg)
+
+
 def _begin(
-    rounds: _Rounds, model: Dynamics, steps: int, checkpoint: Path | None
+    rounds: _Rounds | Scoring, model: Dynamics, steps: int, checkpoint: Path | None
 ) -> LearnedDynamics:
     if checkpoint is not None and (
         checkpoint.is_dir() or not checkpoint.absolute().parent.is_dir()
@@ -211,84 +237,12 @@ def _learn_clean(
     return LearnedDynamics(model, steps, flat.mean(dim=0), torch.cov(flat.mT), Q)
 
 
-class _Data:
-    r"""Noisy windows with gaps, each an observation of a field."""
-
-    def __init__(
-        self, x: Float[Tensor, "b t s"], seen: Bool[Tensor, "b t s"], noise_std: float | Tensor
-    ) -> None:
-        self.count, self.times, self.states = x.shape
-        std = torch.as_tensor(noise_std, dtype=torch.float64).expand(self.states)
-        self._check(seen, std)
-        self.x, self.seen, self.std = x.where(seen, 0.0), seen, std
-        self.grid = Grid(
-            time=torch.arange(self.times, dtype=torch.float64),
-            x=torch.arange(self.states, dtype=torch.float64),
-        )
-
-    def _check(self, seen: Tensor, std: Tensor) -> None:
-        if not (std > 0).all():
-            msg = (
-                f"learn_dynamics(noise_std=...): expected positive numbers, got {std.tolist()}. "
-                "Leave it out for clean data."
-            )
-            raise ValueError(msg)
-        often = seen.sum(dim=(0, 1))
-        if (often < 2).any() or not seen.flatten(1).any(dim=1).all():
-            msg = (
-                f"learn_dynamics(mask=...): expected two data or more of every component, and "
-                f"some in every window, got {often.tolist()}. Drop what is never seen."
-            )
-            raise ValueError(msg)
-
-    def observation(self, i: int) -> GriddedObservation:
-        return GriddedObservation(self.grid, self.seen[i].flatten(), self.std.repeat(self.times))
-
-    def alike(self) -> list[list[int]]:
-        r"""Returns the windows that are seen at the same places, together."""
-        groups: dict[bytes, list[int]] = {}
-        for i, seen in enumerate(self.seen):
-            groups.setdefault(seen.numpy().tobytes(), []).append(i)
-        return list(groups.values())
-
-    def values(self, i: int) -> Float[Tensor, " n"]:
-        return self.x[i].flatten()
-
-    def climate(self) -> tuple[Float[Tensor, " s"], Float[Tensor, "s s"]]:
-        r"""Returns mean and covariance of what is seen; the latter diagonal, noise included."""
-        count = self.seen.sum(dim=(0, 1))
-        mean = self.x.sum(dim=(0, 1)) / count
-        deviation = (self.x - mean).where(self.seen, 0.0)
-        return mean, torch.diag(deviation.square().sum(dim=(0, 1)) / count)
-
-    def filled(self) -> Float[Tensor, "b t s"]:
-        r"""Returns the data, interpolated in time, with the nearest beyond the ends."""
-        filled = [_interpolated(self.x[i], self.seen[i]) for i in range(self.count)]
-        return torch.stack(filled)
-
-
-def _interpolated(x: Float[Tensor, "t s"], seen: Bool[Tensor, "t s"]) -> Float[Tensor, "t s"]:
-    columns = []
-    for value, here in zip(x.unbind(1), seen.unbind(1), strict=True):
-        at = here.nonzero()[:, 0]
-        if len(at) < 2:
-            level = value[at].mean() if len(at) else x[seen].mean()
-            columns.append(level.expand(len(x)))
-            continue
-        t = torch.arange(len(x))
-        right = torch.searchsorted(at, t).clamp(1, len(at) - 1)
-        a, b = at[right - 1], at[right]
-        weight = ((t - a) / (b - a)).clamp(0.0, 1.0).to(torch.float64)
-        columns.append(value[a] + weight * (value[b] - value[a]))
-    return torch.stack(columns, dim=1)
-
-
 class _Rounds:
     r"""The rounds of expectation and maximisation."""
 
     def __init__(
         self,
-        data: _Data,
+        data: Record,
         smoother: Solver[Energy] | Solver[Markovian],
         members: int,
         training: Training,
@@ -299,15 +253,10 @@ class _Rounds:
 
     def start(self, model: Dynamics, steps: int) -> LearnedDynamics:
         r"""Returns the model as given, with the errors it makes on interpolated data."""
-        mean, covariance = self.data.climate()
-        x = self.data.filled()
-        if isinstance(model, NetworkDynamics):
-            model.normalise(x)
-        Q = fit_forecasts(model, x, steps, training=self.training, generator=self.generator)
-        return LearnedDynamics(model, steps, mean, covariance, Q)
+        return first_guess(self.data, model, steps, self.training, self.generator)
 
-    def run(self, state: LearnedDynamics) -> None:
-        r"""Draws trajectories, then fits model and errors to them."""
+    def run(self, state: LearnedDynamics) -> bool:
+        r"""Draws trajectories, then fits model and errors to them; goes on for ever."""
         prior = state.prior(self.data.grid)
         drawn: list[Tensor] = [torch.empty(0)] * self.data.count
         total = 0.0
@@ -331,6 +280,7 @@ class _Rounds:
             generator=self.generator,
         )
         state.log_likelihoods.append(total)
+        return True
 
     def _evidence(self, prior: Markovian, conditional: Conditional, y: Tensor) -> float:
         found = conditional.info(y).get("log_evidence")

@@ -30,6 +30,9 @@ class LearnedDynamics:
         covariance: Their covariance, with shape :math:`(s, s)`.
         noise: The covariance :math:`Q` of the errors of the model from one time to the next.
         log_likelihoods: The log-likelihood of the data before each round.
+        trajectories: The likeliest trajectories behind the data, with shape :math:`(b, t, s)`,
+            where the method has found them.
+        damping: How much the next step of scoring is held back, relative to the information.
     """
 
     model: Dynamics
@@ -38,6 +41,8 @@ class LearnedDynamics:
     covariance: Float[Tensor, "s s"]
     noise: Float[Tensor, "s s"]
     log_likelihoods: list[float] = field(default_factory=list)
+    trajectories: Float[Tensor, "b t s"] | None = None
+    damping: float = 1e-2
 
     def prior(self, domain: Grid) -> WeakConstraint:
         r"""Returns the law of trajectories, on a grid with the time step of the data."""
@@ -54,6 +59,9 @@ class LearnedDynamics:
         held = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         held |= {"mean": self.mean, "covariance": self.covariance, "noise": self.noise}
         held["log_likelihoods"] = torch.tensor(self.log_likelihoods, dtype=torch.float64)
+        held["damping"] = torch.tensor(self.damping, dtype=torch.float64)
+        if self.trajectories is not None:
+            held["trajectories"] = self.trajectories
         if generator is not None:
             held["generator"] = generator.get_state()
         with whole_or_not(path.absolute()) as temporary:
@@ -83,6 +91,7 @@ class LearnedDynamics:
             )
             raise ValueError(msg) from None
         self.mean, self.covariance, self.noise = named
-        self.log_likelihoods = history
+        self.log_likelihoods, self.trajectories = history, held.get("trajectories")
+        self.damping = held["damping"].item() if "damping" in held else self.damping
         if generator is not None and "generator" in held:
             generator.set_state(held["generator"])

@@ -69,13 +69,17 @@ class BlockCholesky:
 
     def forward_solve(self, r: Float[Tensor, "*batch k s"]) -> Float[Tensor, "*batch k s"]:
         r"""Returns :math:`L^{-1} r`."""
+        return self.forward_columns(r[..., None])[..., 0]
+
+    def forward_columns(self, r: Float[Tensor, "*batch k s p"]) -> Float[Tensor, "*batch k s p"]:
+        r"""Returns :math:`L^{-1} r` for :math:`p` columns at once."""
         z: list[Tensor] = []
         for k, L in enumerate(self.roots):
-            b = r[..., k, :, None]
+            b = r[..., k, :, :]
             if k:
                 b = b - self.links[k - 1] @ z[-1]
             z.append(torch.linalg.solve_triangular(L, b, upper=False))
-        return torch.stack(z, dim=-3)[..., 0]
+        return torch.stack(z, dim=-3)
 
     def backward_solve(self, z: Float[Tensor, "*batch k s"]) -> Float[Tensor, "*batch k s"]:
         r"""Returns :math:`L^{-\top} z`: of white noise, a draw with covariance :math:`A^{-1}`."""

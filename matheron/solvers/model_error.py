@@ -2,7 +2,7 @@ r"""The errors of a model, from data: expectation and maximisation over trajecto
 
 from __future__ import annotations
 
-__all__ = ["error_moment", "estimate_model_error"]
+__all__ = ["error_moment", "error_parts", "estimate_model_error"]
 
 import torch
 
@@ -13,6 +13,7 @@ from .base import frozen
 from .modal import Rule
 from .smoother import Smoothed
 from .trajectories import TrajectoryCost
+from ..linalg.tridiagonal import BlockCholesky
 from ..observations import Observation
 from ..priors.dynamics import WeakConstraint
 
@@ -30,13 +31,27 @@ def error_moment(cost: TrajectoryCost, x: Float[Tensor, "b n"]) -> Float[Tensor,
         cost: The cost.
         x: Its minima, with shape :math:`(b, n)`.
     """
+    found, spread = error_parts(cost, x, cost.factor(x))
+    return (found + spread) / (len(x) * (cost.prior.times - 1))
+
+
+def error_parts(
+    cost: TrajectoryCost, x: Float[Tensor, "b n"], factor: BlockCholesky
+) -> tuple[Float[Tensor, "s s"], Float[Tensor, "s s"]]:
+    r"""Returns the sums of :math:`\hat\eta_k \hat\eta_k^\top` and of the covariances of errors.
+
+    Arguments:
+        cost: The cost.
+        x: Its minima, with shape :math:`(b, n)`.
+        factor: The factor of the Gauss-Newton matrix there.
+    """
     states = cost.prior.unfold(x)
     e = states[:, 1:] - cost.prior.advance(states[:, :-1])
     F = cost.tangents(states[:, :-1])
-    S, below = cost.factor(x).inverse_blocks()
+    S, below = factor.inverse_blocks()
     cross = below @ F.mT
     spread = S[:, 1:] - cross - cross.mT + F @ S[:, :-1] @ F.mT
-    return (spread + e[..., None] * e[..., None, :]).mean(dim=(0, 1))
+    return torch.einsum("bks,bkt->st", e, e), spread.sum(dim=(0, 1))
 
 
 def estimate_model_error(

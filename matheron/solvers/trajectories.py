@@ -2,8 +2,9 @@ r"""The cost of whole trajectories, state by state, and its block tridiagonal cu
 
 from __future__ import annotations
 
-__all__ = ["BlockGaussNewton", "DataCurvature", "TrajectoryCost"]
+__all__ = ["BlockGaussNewton", "Curvature", "DataCurvature", "TrajectoryCost"]
 
+import abc
 import torch
 
 from jaxtyping import Float, Int
@@ -21,7 +22,23 @@ Blocks = tuple[Tensor, Tensor]
 """Blocks on the diagonal, with shape (*, k, s, s), and below it, with shape (*, k - 1, s, s)."""
 
 
-class DataCurvature:
+class Curvature(abc.ABC):
+    r"""What data tell of the trajectories of a batch, and what they cost."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Float[Tensor, "b n"]) -> Blocks:
+        r"""Returns the blocks for every member of a batch of trajectories."""
+
+    @abc.abstractmethod
+    def cost(self, x: Float[Tensor, "b n"], y: Float[Tensor, "b m"]) -> Float[Tensor, " b"]:
+        r"""Returns minus the log-density of the data of every member, up to a constant."""
+
+    @abc.abstractmethod
+    def take(self, members: Int[Tensor, " k"]) -> Curvature:
+        r"""Returns what the data of some members tell."""
+
+
+class DataCurvature(Curvature):
     r"""What data tell of a trajectory: the blocks of :math:`H^\top R^{-1} H`.
 
     Data see the state of one time, or lie between two times that follow each other.
@@ -78,8 +95,13 @@ class DataCurvature:
         at = (columns[here] // s, rows[here] % s, columns[here] % s)
         return blocks.index_put(at, values[here], accumulate=True)
 
+    def take(self, members: Int[Tensor, " k"]) -> DataCurvature:
+        return self  # all members are seen alike
+
+    def cost(self, x: Float[Tensor, "b n"], y: Float[Tensor, "b m"]) -> Float[Tensor, " b"]:
+        return self.observation.cost(x, y)
+
     def __call__(self, x: Float[Tensor, "b n"]) -> Blocks:
-        r"""Returns the blocks for every member of a batch of trajectories."""
         if self.constant is not None:
             D, C = self.constant
             return D.expand(len(x), *D.shape), C.expand(len(x), *C.shape)
@@ -118,7 +140,7 @@ class TrajectoryCost(Objective):
     def __init__(
         self,
         prior: Markovian,
-        curvature: DataCurvature,
+        curvature: Curvature,
         y: Float[Tensor, "b m"],
         root: Float[Tensor, "s s"],
         centre: Float[Tensor, "b k s"] | None = None,
@@ -130,7 +152,8 @@ class TrajectoryCost(Objective):
 
     def take(self, members: Int[Tensor, " k"]) -> TrajectoryCost:
         centre = None if self.centre is None else self.centre[members]
-        return TrajectoryCost(self.prior, self.curvature, self.y[members], self.root, centre)
+        curvature = self.curvature.take(members)
+        return TrajectoryCost(self.prior, curvature, self.y[members], self.root, centre)
 
     def __call__(self, v: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
         x = self.prior.unfold(v)
@@ -138,7 +161,7 @@ class TrajectoryCost(Objective):
         errors = _whiten(self.root, x[:, 1:] - self.prior.advance(x[:, :-1]))
         r = torch.cat([first, errors], dim=1)
         r = r if self.centre is None else r - self.centre
-        return r.square().sum(dim=(1, 2)) / 2 + self.curvature.observation.cost(v, self.y)
+        return r.square().sum(dim=(1, 2)) / 2 + self.curvature.cost(v, self.y)
 
     def gradient(self, v: Float[Tensor, "b n"]) -> tuple[Float[Tensor, " b"], Tensor]:
         parts = torch.arange(len(v)).split(max(1, 2 * NUMBERS // v.shape[1]))

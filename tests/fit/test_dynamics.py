@@ -8,8 +8,9 @@ from torch.testing import assert_close
 from matheron import Variational
 from matheron.dynamics import Lorenz63, Lorenz96
 from matheron.dynamics.networks import BilinearNetwork, ConvDynamics, MLPDynamics
-from matheron.fit.dynamics import _Data, ensemble_likelihood, learn_dynamics
+from matheron.fit.dynamics import ensemble_likelihood, learn_dynamics
 from matheron.fit.forecasts import Training, fit_forecasts, forecast_errors
+from matheron.fit.records import Record
 
 
 def path_of(model, generator, steps):
@@ -161,7 +162,7 @@ def test_the_likelihood_of_an_ensemble_is_that_of_the_kalman_filter(generator):
     y, mask = linear_data(generator, 1, 30)
     model = linear_model()
     state = learn_dynamics(model, y, mask, R**0.5, iterations=1, generator=generator)
-    data = _Data(y, mask, R**0.5)
+    data = Record(y, mask, R**0.5)
     M, b = matrix(model)
     exact = exact_likelihood(M, b, state.noise, state.mean, state.covariance, y, mask)
     prior = state.prior(data.grid)

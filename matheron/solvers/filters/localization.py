@@ -71,11 +71,14 @@ class Localization:
 
     def distance(self, a: Float[Tensor, "p d"], b: Float[Tensor, "q d"]) -> Float[Tensor, "p q"]:
         r"""Returns the distances between two sets of places, around the period."""
-        gap = (a[:, None] - b).abs()
-        if self.period is not None:
-            period = torch.as_tensor(self.period, dtype=torch.float64)
-            gap = torch.minimum(gap % period, (-gap) % period)
-        return gap.square().sum(dim=-1).sqrt()
+        period = torch.as_tensor(self.period or math.inf, dtype=torch.float64)
+        square = torch.zeros(len(a), len(b), dtype=torch.float64)
+        for p, q, length in zip(a.unbind(1), b.unbind(1), period.expand(a.shape[1]), strict=True):
+            gap = p[:, None] - q
+            if length.isfinite():
+                gap = torch.minimum(gap % length, (-gap) % length)
+            square = torch.addcmul(square, gap, gap)
+        return square.sqrt()
 
     def coefficients(
         self, a: Float[Tensor, "p d"], b: Float[Tensor, "q d"]
@@ -83,7 +86,9 @@ class Localization:
         r"""Returns the weight of the data at ``b`` for the nodes at ``a``."""
         if math.isinf(self.radius):
             return torch.ones(len(a), len(b), dtype=torch.float64)
-        return gaspari_cohn(self.distance(a, b) / (HALF_SUPPORT * self.radius))
+        r = self.distance(a, b) / (HALF_SUPPORT * self.radius)
+        near = r < 2
+        return torch.zeros_like(r).masked_scatter(near, gaspari_cohn(r[near]))
 
 
 def local_weights(
