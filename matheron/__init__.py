@@ -12,6 +12,7 @@ from . import fit as fit
 from . import kernels as kernels
 from . import mappers as mappers
 from . import metrics as metrics
+from . import nets as nets
 from . import observations as observations
 from . import osse as osse
 from . import priors as priors
@@ -39,6 +40,7 @@ from .priors import AlongTrackError as AlongTrackError
 from .priors import GaussianProcess as GaussianProcess
 from .priors import LagrangianProcess as LagrangianProcess
 from .priors import MarkovSum as MarkovSum
+from .priors import Projection as Projection
 from .priors import StrongConstraint as StrongConstraint
 from .priors import WavePackets as WavePackets
 from .priors import WeakConstraint as WeakConstraint
@@ -46,15 +48,19 @@ from .priors import WhittleMatern as WhittleMatern
 from .reconstruct import reconstruct as reconstruct
 from .solvers import DINEOF as DINEOF
 from .solvers import ConjugateGradient as ConjugateGradient
+from .solvers import DirectInversion as DirectInversion
 from .solvers import EnsembleKalman as EnsembleKalman
 from .solvers import ExpansionGradient as ExpansionGradient
+from .solvers import FixedPoint as FixedPoint
 from .solvers import InducingPoints as InducingPoints
 from .solvers import IterativeEnsembleKalman as IterativeEnsembleKalman
 from .solvers import Kriging as Kriging
 from .solvers import LocalKriging as LocalKriging
+from .solvers import NeuralVariational as NeuralVariational
 from .solvers import ParticleFilter as ParticleFilter
 from .solvers import SparseCholesky as SparseCholesky
 from .solvers import Taper as Taper
+from .solvers import UnrolledDescent as UnrolledDescent
 from .solvers import Variational as Variational
 from .solvers import Vecchia as Vecchia
 from .variogram import variogram as variogram

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import matplotlib.pyplot as plt
 import sys
 import time
 import torch
@@ -27,7 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import finish
+from harness import RESULTS, finish
 
 from matheron import GaussianProcess, Grid, GriddedObservation, Kriging, Matern, WhittleMatern
 from matheron.priors import Energy, GaussianPrior
@@ -252,6 +253,26 @@ def run(truth: str, network: str, options: argparse.Namespace) -> list[dict[str,
     return rows
 
 
+def picture(rows: list[dict[str, object]]) -> None:
+    """Draws the distance to kriging against the seconds of training and against steps."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True, layout="constrained")
+    rows = [row for row in rows if row["case"] == "as trained" and row["noise"] == NOISES[1]]
+    for truth, network in dict.fromkeys((row["truth"], row["network"]) for row in rows):
+        own = [row for row in rows if (row["truth"], row["network"]) == (truth, network)]
+        last = max(row["steps"] for row in own)
+        end = max(row["seconds"] for row in own)
+        for ax, name, held in ((axes[0], "seconds", "steps"), (axes[1], "steps", "seconds")):
+            kept = {"steps": last, "seconds": end}[held]
+            line = sorted((row[name], row["distance"]) for row in own if row[held] == kept)
+            ax.plot(*zip(*line, strict=True), marker="o", ms=3, label=f"{truth}, {network}")
+    axes[0].set(xlabel="training, seconds of one thread", ylabel="distance to kriging (%)")
+    axes[1].set(xlabel="steps", yscale="log")
+    axes[1].legend(fontsize="small")
+    for ax in axes:
+        ax.axhline(1.0, color="grey", lw=0.8)
+    figure.savefig(RESULTS / "gaussian_limit.png", dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--truths", nargs="+", default=TRUTHS)
@@ -262,9 +283,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    found: list[dict[str, object]] = []
     for truth in options.truths:
         for network in options.networks:
-            finish(f"{truth}, {network}", "gaussian_limit", run(truth, network, options))
+            rows = run(truth, network, options)
+            finish(f"{truth}, {network}", "gaussian_limit", rows)
+            found += rows
+            picture(found)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing import cast
 
+from ..described import Described
 from ..linalg.composition import Composition, Term
 
 
@@ -26,7 +27,7 @@ def positive(where: str, name: str, value: float | Sequence[float] | Tensor) -> 
     return v.clone()
 
 
-class Kernel(nn.Module, abc.ABC):
+class Kernel(Described, nn.Module, abc.ABC):
     r"""A covariance function :math:`c(a, b)` of coordinates.
 
     Coordinates are Cartesian (see :meth:`matheron.domain.Points.cartesian`), so that a kernel

@@ -44,6 +44,21 @@ class Observation(nn.Module, abc.ABC):
         r"""Returns :math:`J_o(x) = -\log p(y \mid x) + \mathrm{cst}`."""
         return self.misfit(self(x), y)
 
+    def gradient(
+        self, x: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch n"]:
+        r"""Returns :math:`\nabla J_o(x)`, in the type of ``x``.
+
+        It is differentiable where gradients are on, in ``x`` and in the parameters. By default it
+        is the derivative of :meth:`cost`: a loss behind it is then differentiated twice.
+        """
+        on = torch.is_grad_enabled()
+        with torch.enable_grad():
+            v = x if on and x.requires_grad else x.detach().requires_grad_()
+            kept = on and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+            (slope,) = torch.autograd.grad(self.cost(v, y).sum(), v, create_graph=kept)
+        return slope
+
     def select(self, y: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch m"]:
         r"""Returns the data that count, checked; gaps left out, where there are some."""
         return y
@@ -192,14 +207,26 @@ class LinearObservation(Observation):
         self, d: Float[Tensor, "*batch m"], y: Float[Tensor, "*batch m"]
     ) -> Float[Tensor, "*batch"]:
         r = self.select(y) - d
-        w = self._weigh(r)
-        quadratic = (r * w).sum(dim=-1)
-        B, v = self.bias_design, self.bias_variance
-        if len(v):  # Woodbury: the biases are integrated out
-            A = torch.diag(1 / v) + B.mT @ self._weigh(B.mT).mT
-            b = w @ B
-            quadratic = quadratic - (b * torch.linalg.solve(A, b[..., None])[..., 0]).sum(dim=-1)
-        return quadratic / 2
+        return (r * self._weigh_all(r)).sum(dim=-1) / 2
+
+    def gradient(
+        self, x: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch n"]:
+        r"""Returns :math:`H^\top R^{-1} (H x - y)`, in the type of ``x``, differentiable.
+
+        Biases count as noise that the data share.
+        """
+        r = self(x.to(torch.float64)) - self.select(y)
+        return self.adjoint(self._weigh_all(r)).to(x.dtype)
+
+    def _weigh_all(self, r: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+        r"""Returns :math:`(R + B V B^\top)^{-1} r`, with the biases integrated out (Woodbury)."""
+        w, B, v = self._weigh(r), self.bias_design, self.bias_variance
+        if not len(v):
+            return w
+        RB = self._weigh(B.mT).mT
+        A = torch.diag(1 / v) + B.mT @ RB
+        return w - torch.linalg.solve(A, (w @ B)[..., None])[..., 0] @ RB.mT
 
     def _weigh(self, r: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
         r"""Returns :math:`R^{-1} r`."""
@@ -227,6 +254,7 @@ class Noise(nn.Module):
         std: The standard deviation, in the units of the field.
         size: The number of data.
         learn: Whether a fit may multiply ``std`` by a constant.
+        batched: Whether ``std`` may differ between the members of a batch.
 
     Raises:
         ValueError: If ``std`` is negative, not finite, of another size, or learned from zero.
@@ -238,12 +266,20 @@ class Noise(nn.Module):
 
     std: Tensor
 
-    def __init__(self, where: str, name: str, std: float | Tensor, size: int, learn: bool) -> None:
+    def __init__(
+        self,
+        where: str,
+        name: str,
+        std: float | Tensor,
+        size: int,
+        learn: bool,
+        batched: bool = False,
+    ) -> None:
         super().__init__()
         std = torch.as_tensor(std, dtype=torch.float64)
         self.size = size
         problem = None
-        if std.shape not in {(), (size,)}:
+        if std.shape[-1:] not in {(), (size,)} or (std.ndim > 1 and not batched):
             problem = f"one number or {size} of them, got shape {tuple(std.shape)}. Match the data"
         elif not std.isfinite().all() or (std < 0).any():
             worst = std[~std.isfinite()] if not std.isfinite().all() else std
@@ -257,7 +293,7 @@ class Noise(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros((), dtype=torch.float64), requires_grad=learn)
 
     @property
-    def variance(self) -> Float[Tensor, " m"]:
+    def variance(self) -> Float[Tensor, "*batch m"]:
         r"""The variance of each datum."""
         std = self.std.to(torch.float64) * self.log_scale.to(torch.float64).exp()
-        return std.square().expand(self.size)
+        return std.square().expand(*std.shape[:-1], self.size)

@@ -17,13 +17,15 @@ from ..linalg.sparse import Pattern, Sparse
 class GriddedObservation(LinearObservation):
     r"""A gridded field with gaps, :math:`y = x + \varepsilon` where the mask is true.
 
-    Data keep the shape of the state, :math:`(*, n)`; what stands under the gaps is never read.
-    The mask may differ between the members of a batch.
+    Data keep the shape of the state, :math:`(*, n)`; what stands under the gaps is never read,
+    neither of the data nor of the noise. The mask and the noise may differ between the members of
+    a batch.
 
     Arguments:
         grid: The grid of the state, with :math:`n` nodes.
         mask: Where the field is seen, with shape :math:`(*, n)`.
-        noise_std: The standard deviation of the noise, with shape :math:`()` or :math:`(n)`.
+        noise_std: The standard deviation of the noise, with shape :math:`()`, :math:`(n)` or, with
+            the batch of the mask, :math:`(*, n)`.
         learn_noise: Whether a fit may scale ``noise_std``.
 
     Raises:
@@ -60,7 +62,22 @@ class GriddedObservation(LinearObservation):
             raise ValueError(msg)
         self.domain = grid
         self.register_buffer("mask", mask)
-        self.error = Noise(type(self).__name__, "noise_std", noise_std, len(grid), learn_noise)
+        std = self._spread(torch.as_tensor(noise_std, dtype=torch.float64))
+        where, batched = type(self).__name__, std.ndim > 1
+        self.error = Noise(where, "noise_std", std, len(grid), learn_noise, batched)
+
+    def _spread(self, std: Tensor) -> Tensor:
+        r"""Returns the noise with ones under the gaps, where it is not one number."""
+        if std.ndim == 0 or std.shape[-1] != self.size:
+            return std
+        if std.ndim > 1 and std.shape != self.mask.shape:
+            msg = (
+                f"GriddedObservation(noise_std=...): expected one number, {self.size} of them, or "
+                f"the shape of the mask {tuple(self.mask.shape)}, got {tuple(std.shape)}. Match "
+                "the mask."
+            )
+            raise ValueError(msg)
+        return torch.where(self.mask, std, 1.0)
 
     def _single(self) -> Bool[Tensor, " n"]:
         if self.mask.ndim > 1:
@@ -118,3 +135,9 @@ class GriddedObservation(LinearObservation):
     ) -> Float[Tensor, "*batch"]:
         r = torch.where(self.mask, y - d, 0)
         return (r.square() / self.error.variance).sum(dim=-1) / 2
+
+    def gradient(
+        self, x: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch n"]
+    ) -> Float[Tensor, "*batch n"]:
+        r = torch.where(self.mask, x.to(torch.float64) - y, 0)
+        return (r / self.error.variance).to(x.dtype)

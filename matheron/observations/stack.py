@@ -115,5 +115,10 @@ class Stack(LinearObservation):
         both = zip(self._split(d), self._split(y), strict=True)
         return torch.stack([p.misfit(u, v) for (p, u), (_, v) in both]).sum(dim=0)
 
+    def gradient(
+        self, x: Float[Tensor, "*batch n"], y: Float[Tensor, "*batch k"]
+    ) -> Float[Tensor, "*batch n"]:
+        return torch.stack([p.gradient(x, v) for p, v in self._split(y)]).sum(dim=0)
+
     def adjoint(self, y: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n"]:
         return torch.stack([p.adjoint(v) for p, v in self._split(y)]).sum(dim=0)

@@ -11,10 +11,12 @@ __all__ = [
     "GaussianProcess",
     "KernelPrior",
     "LagrangianProcess",
+    "Layout",
     "MarkovPrior",
     "MarkovSum",
     "Markovian",
     "Prior",
+    "Projection",
     "Recentring",
     "Sampling",
     "StrongConstraint",
@@ -27,13 +29,24 @@ __all__ = [
 ]
 
 from .addition import MarkovSum
-from .base import Denoising, Energy, GaussianPrior, KernelPrior, Prior, Sampling, Whitened
+from .base import (
+    Denoising,
+    Energy,
+    GaussianPrior,
+    KernelPrior,
+    Prior,
+    Sampling,
+    TrendedPrior,
+    Whitened,
+)
 from .dynamics import Markovian, StrongConstraint, WeakConstraint
 from .eof import EOF
 from .expansion import ExpansionPrior
 from .gp import GaussianProcess
 from .lagrangian import LagrangianProcess
+from .layout import Layout
 from .markov import MarkovPrior
+from .projection import Projection
 from .recentring import Recentring
 from .spde import AdvectionDiffusion, WhittleMatern
 from .track_error import AlongTrackError

@@ -17,17 +17,21 @@ import abc
 import torch
 import torch.nn as nn
 
+from collections.abc import Callable
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from .quantities import Quantity, of_kernel, of_parameters
 from .trend import Trend
+from ..described import Described
 from ..domain import Grid, Points
 from ..kernels import Kernel
 from ..linalg.dense import square_root
 
+Gradient = Callable[[Tensor], Tensor]
 
-class Prior(nn.Module, abc.ABC):
+
+class Prior(Described, nn.Module, abc.ABC):
     r"""A probability law :math:`p(x)` for a field on a domain."""
 
     domain: Grid | Points
@@ -39,6 +43,23 @@ class Energy(Prior):
     @abc.abstractmethod
     def cost(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
         r"""Returns :math:`J_b(x) = -\log p(x) + \mathrm{cst}`."""
+
+    def gradient(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+        r"""Returns :math:`\nabla J_b(x)`, in the type of ``x``.
+
+        It is differentiable where gradients are on, in ``x`` and in the parameters. By default it
+        is the derivative of :meth:`cost`: a loss behind it is then differentiated twice.
+        """
+        on = torch.is_grad_enabled()
+        with torch.enable_grad():
+            v = x if on and x.requires_grad else x.detach().requires_grad_()
+            kept = on and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+            (slope,) = torch.autograd.grad(self.cost(v).sum(), v, create_graph=kept)
+        return slope
+
+    def prepare_gradient(self) -> Gradient:
+        r"""Returns :meth:`gradient` as a function, with what does not depend on ``x`` done."""
+        return self.gradient
 
 
 class Sampling(Prior):
@@ -138,6 +159,22 @@ class GaussianPrior(Energy, Sampling, Denoising):
         L = square_root(self._domain_covariance(), where=type(self).__name__, strict=True)
         z = torch.linalg.solve_triangular(L, (x - self.drift())[..., None], upper=False)
         return z.square().sum(dim=(-2, -1)) / 2
+
+    def gradient(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+        r"""Returns :math:`B^{-1} (x - \mu)`, in the type of ``x``, differentiable."""
+        return self.prepare_gradient()(x)
+
+    def prepare_gradient(self) -> Gradient:
+        L, mu = (
+            square_root(self._domain_covariance(), type(self).__name__, strict=True),
+            self.drift(),
+        )
+
+        def gradient(x: Tensor) -> Tensor:
+            r = (x - mu).reshape(-1, len(mu))
+            return torch.cholesky_solve(r.mT, L).mT.reshape(x.shape).to(x.dtype)
+
+        return gradient
 
     def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
         self._check_size(size)

@@ -8,11 +8,11 @@ import abc
 import copy
 import torch
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from typing import TypeVar
 
-from .base import GaussianPrior, TrendedPrior
+from .base import GaussianPrior, Gradient, TrendedPrior
 from ..domain import Grid, Points
 from ..linalg.cholesky import Analysis, Cholesky
 from ..linalg.sparse import Sparse
@@ -88,25 +88,54 @@ class MarkovPrior(TrendedPrior):
         return self.factorise(Q).selected_inverse().sandwich(A)
 
     def cost(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+        seen = self._seen()
+        if seen is None:
+            return GaussianPrior.cost(self, x)
+        r = (x - self.drift()).reshape(-1, x.shape[-1]).mT
+        return self._marginal_cost(r, seen).reshape(x.shape[:-1])
+
+    def _seen(self) -> Int[Tensor, " n"] | None:
+        r"""Returns the node that each number of the state is, if it is one and the only."""
         A = self.embedding(self.domain.points)
         counts = torch.bincount(A.pattern.column_index, minlength=A.shape[1])
         if A.pattern.nnz != A.shape[0] or (A.values != 1).any() or counts.max() > 1:
-            return GaussianPrior.cost(self, x)  # the nodes are not told by the state
-        r = (x - self.drift()).reshape(-1, x.shape[-1]).mT
-        return self._marginal_cost(r, A.pattern.column_index).reshape(x.shape[:-1])
+            return None  # the nodes are not told by the state
+        return A.pattern.column_index
+
+    def _hidden(self, Q: Sparse, seen: Tensor) -> tuple[Sparse, Cholesky] | None:
+        r"""Returns what ties the other nodes to those that are seen, and their own factor."""
+        hidden = torch.ones(Q.shape[0], dtype=torch.bool).index_fill(0, seen, False)
+        rest = torch.nonzero(hidden)[:, 0]
+        if not len(rest):
+            return None
+        places = self.places()
+        inner = Cholesky(Q.take(rest, rest), places=None if places is None else places[rest])
+        return Q.take(rest, seen), inner
 
     def _marginal_cost(self, r: Float[Tensor, "n c"], seen: Tensor) -> Float[Tensor, " c"]:
         r"""Returns the cost of the nodes that are seen, the others being at their best."""
         Q = self.precision()
-        hidden = torch.ones(Q.shape[0], dtype=torch.bool).index_fill(0, seen, False)
-        rest = torch.nonzero(hidden)[:, 0]
-        quadratic = Q.take(seen, seen).quadratic(r)
-        if len(rest):
-            v = Q.take(rest, seen) @ r
-            places = self.places()
-            inner = Cholesky(Q.take(rest, rest), places=None if places is None else places[rest])
-            quadratic = quadratic - (v * inner.solve(v)).sum(dim=0)
+        quadratic, hidden = Q.take(seen, seen).quadratic(r), self._hidden(Q, seen)
+        if hidden is not None:
+            v = hidden[0] @ r
+            quadratic = quadratic - (v * hidden[1].solve(v)).sum(dim=0)
         return quadratic / 2
+
+    def prepare_gradient(self) -> Gradient:
+        seen = self._seen()
+        if seen is None:
+            return super().prepare_gradient()
+        whole, mu = self.precision(), self.drift()
+        Q, hidden = whole.take(seen, seen), self._hidden(whole, seen)
+
+        def gradient(x: Tensor) -> Tensor:
+            r = (x - mu).reshape(-1, len(mu)).mT.contiguous()
+            slope = Q @ r
+            if hidden is not None:
+                slope = slope - hidden[0].T @ hidden[1].solve(hidden[0] @ r)
+            return slope.mT.reshape(x.shape).to(x.dtype)
+
+        return gradient
 
     def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
         self._check_size(size)

@@ -3,18 +3,25 @@ r"""Solvers: from a prior and an observation to the conditional law."""
 __all__ = [
     "ConjugateGradient",
     "DINEOF",
+    "DirectInversion",
     "EnsembleKalman",
     "ExpansionGradient",
+    "FixedPoint",
     "InducingPoints",
     "IterativeEnsembleKalman",
     "Kriging",
+    "LightStep",
     "LikelihoodSolver",
     "LocalKriging",
     "Localization",
+    "NeuralVariational",
     "ParticleFilter",
+    "RecurrentStep",
     "Solver",
     "SparseCholesky",
     "Taper",
+    "Tiled",
+    "UnrolledDescent",
     "Variational",
     "Vecchia",
     "estimate_model_error",
@@ -30,8 +37,17 @@ from .inducing import InducingPoints
 from .kriging import Kriging
 from .local import LocalKriging
 from .model_error import estimate_model_error
+from .neural import (
+    DirectInversion,
+    FixedPoint,
+    LightStep,
+    NeuralVariational,
+    RecurrentStep,
+    UnrolledDescent,
+)
 from .particle_filter import ParticleFilter
 from .sparse_cholesky import SparseCholesky
 from .taper import Taper
+from .tiled import Tiled
 from .variational import Variational
 from .vecchia import Vecchia

@@ -1,0 +1,254 @@
+r"""What learned solvers share: units, first guess, ensembles, one path for training and use."""
+
+from __future__ import annotations
+
+__all__ = ["Geometry", "LearnedConditional", "LearnedSolver"]
+
+import abc
+import copy
+import torch
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from jaxtyping import Float
+from torch import Generator, Tensor
+from typing import Any, TypeVar
+
+from ..base import Solver, frozen
+from ...described import Described
+from ...observations import Observation
+from ...posterior import Estimator
+from ...priors.base import Energy, GaussianPrior, Prior, Sampling
+from ...priors.layout import Layout
+from ...priors.projection import Projection
+
+P = TypeVar("P", bound=Prior)
+FIRST = ("mean", "data")
+CHUNK = 2**18
+"""The most numbers of the draws that are estimated at once."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    r"""What the data tell of the places, and of the field at its mean, in its units.
+
+    Arguments:
+        precision: The precision :math:`\sigma^2 H^\top R^{-1} H 1` of the data at every node, in
+            inverse squares of the field's standard deviation, with shape :math:`(*, n)`.
+        slope: The gradient of their cost at the mean of the prior, in inverse units of it,
+            likewise.
+    """
+
+    precision: Float[Tensor, "*batch n"]
+    slope: Float[Tensor, "*batch n"]
+
+    @property
+    def weight(self) -> Float[Tensor, "*batch n"]:
+        r"""The weight of the data against a prior without correlations, from 0 to 1."""
+        return self.precision / (1 + self.precision)
+
+    @property
+    def guess(self) -> Float[Tensor, "*batch n"]:
+        r"""The data less the mean, times their weight; zero in the gaps."""
+        return -self.slope / (1 + self.precision)
+
+
+class LearnedConditional(Estimator):
+    r"""An estimate by a network, and draws by Matheron's rule: an approximation."""
+
+    def __init__(self, prior: Prior, observation: Observation, solver: LearnedSolver) -> None:
+        super().__init__(prior, observation)
+        self.solver, self.layout = solver, Layout(prior.domain, solver.channels)
+        mean, scale = solver.units(prior, self.layout)
+        n = len(prior.domain)
+        self.mean, self.scale = mean.expand(n), scale.expand(n)
+        sea = self.layout.sea().any(dim=0)[None, None]
+        self.sea = sea.to(solver.dtype)
+
+    @abc.abstractmethod
+    def iterates(self, y: Float[Tensor, "*batch m"]) -> Iterator[Float[Tensor, "*batch n"]]:
+        r"""Yields the fields on the way, the first guess to begin with."""
+
+    def trajectory(self, y: Float[Tensor, "*batch m"]) -> Float[Tensor, "k *batch n"]:
+        r"""Returns the fields on the way, the first guess to begin with, the estimate last."""
+        return torch.stack(list(self.iterates(y))).to(torch.float64)
+
+    def estimate(self, y: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        for last in self.iterates(y):  # noqa: B007
+            pass
+        return last.to(torch.float64)
+
+    def geometry(self, y: Float[Tensor, "*batch m"]) -> Geometry:
+        r"""Returns what the data tell, by how their gradient answers to a rise of the field."""
+        m = self.mean.expand(*y.shape[:-1], -1)
+        slope = self.observation.gradient(m, y)
+        answer = self.observation.gradient(m + self.scale, y) - slope
+        precision = (self.scale * answer).clamp(min=0)
+        if not precision.isfinite().all():
+            msg = (
+                f"{type(self.solver).__name__}(observation=...): expected data with noise, got "
+                "some without. Give them a noise_std, or use Kriging()."
+            )
+            raise ValueError(msg)
+        return Geometry(precision, self.scale * slope)
+
+    def arrays(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "b c *space"]:
+        r"""Returns states as arrays, in the type of the network."""
+        return self.layout.spread(x).to(self.solver.dtype)
+
+    def known(self, geometry: Geometry) -> Float[Tensor, "b q *space"]:
+        r"""Returns what is known of the places: how precise data are there, and where sea is."""
+        w, p = self.arrays(geometry.weight), self.arrays(geometry.precision.log1p())
+        return torch.cat([w, p, self.sea.expand(len(w), *self.sea.shape[1:])], dim=1)
+
+    def first(self, geometry: Geometry) -> Float[Tensor, "*batch n"]:
+        r"""Returns the first guess, in the type of the network."""
+        seen = geometry.guess if self.solver.first == "data" else 0 * geometry.guess
+        return (self.mean + self.scale * seen).to(self.solver.dtype)
+
+    def info(self, y: Float[Tensor, " m"]) -> dict[str, Any]:
+        with torch.no_grad():
+            path = self.trajectory(y)
+            found: dict[str, Any] = {"approximate": True, "iterations": len(path) - 1}
+            if isinstance(self.prior, Energy):
+                for name, x in (("cost_before", path[0]), ("cost_after", path[-1])):
+                    total = self.prior.cost(x) + self.observation.cost(x, y)
+                    found[name] = total.item()
+        return found
+
+    def simulate(
+        self, size: int, generator: Generator | None = None
+    ) -> tuple[Float[Tensor, "size n"], Float[Tensor, "size n"]]:
+        prior = self.solver.simulator or self.prior
+        if not isinstance(prior, Sampling):
+            msg = (
+                f"Posterior.sample: expected a prior that can be simulated, for Matheron's rule, "
+                f"got {type(prior).__name__}. Build {type(self.solver).__name__} with "
+                "simulator=..., e.g. a Gaussian prior fitted to the same fields."
+            )
+            raise TypeError(msg)
+        x_s = prior.sample(size, generator)
+        y_s = self.observation.sample(x_s, generator)
+        chunks = y_s.split(max(1, CHUNK // len(prior.domain)))
+        return x_s, torch.cat([self.estimate(y) for y in chunks])
+
+    def sample(
+        self, y: Float[Tensor, " m"], size: int, generator: Generator | None = None
+    ) -> Float[Tensor, "size n"]:
+        r"""Draws by Matheron's rule, the departures from the estimate times the inflation."""
+        x_s, estimate = self.simulate(size, generator)
+        return self.estimate(y) + self.solver.inflation.to(x_s.dtype) * (x_s - estimate)
+
+
+class LearnedSolver(Described, Solver[P]):
+    r"""A solver with weights that are learned from examples: never exact, quick to apply.
+
+    Training differentiates ``solver(prior, observation).estimate(y)``, the path that is used
+    afterwards: nothing in it depends on a mode. While gradients are on, prior, observation and
+    solver are taken as they are; without, they are copied, so that a posterior is not moved by
+    later training. Members of a batch do not know each other.
+
+    It works in units of the field's standard deviation, in the floating type of its weights, and
+    returns double precision. Ensembles come by Matheron's rule, with the draws of the prior or of
+    a ``simulator``; :attr:`inflation` multiplies their departures from the estimate, to be set by
+    a recalibration on held-out data, to a number or one per node.
+
+    Arguments:
+        channels: The axis whose places are the channels; see :class:`Layout`.
+        mean: The mean of fields, in their units, a number or one per channel; by default that of
+            the prior.
+        scale: Their standard deviation, likewise; by default that of the prior, which may take
+            time to work out where it is Gaussian.
+        first: The first guess: ``"mean"``, or ``"data"``, the data where they are.
+        simulator: A prior to draw fields from, where ``prior`` cannot be sampled.
+        dtype: The floating type of the weights.
+        checkpoint: Whether gradients compute the steps again instead of keeping them.
+
+    Raises:
+        ValueError: If a setting is not known, or ``scale`` is not positive.
+        TypeError: If the prior does not tell the units of fields.
+    """
+
+    inflation: Tensor
+    mean: Tensor | None
+    scale: Tensor | None
+
+    def __init__(
+        self,
+        channels: str | None = "time",
+        mean: float | Float[Tensor, "*c"] | None = None,
+        scale: float | Float[Tensor, "*c"] | None = None,
+        first: str = "mean",
+        simulator: Sampling | None = None,
+        checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        where = type(self).__name__
+        if first not in FIRST:
+            msg = f"{where}(first=...): expected one of {FIRST}, got {first!r}. Choose one."
+            raise ValueError(msg)
+        self.channels, self.first, self.checkpoint = channels, first, checkpoint
+        self._simulator = (simulator,)  # not a part: training must not move it
+        for name, value in (("mean", mean), ("scale", scale)):
+            held = None if value is None else torch.as_tensor(value, dtype=torch.float64)
+            if name == "scale" and held is not None and not (held > 0).all():
+                msg = (
+                    f"{where}(scale=...): expected positive numbers, got {held.min().item()}. "
+                    "Give the standard deviation of fields."
+                )
+                raise ValueError(msg)
+            self.register_buffer(name, held)
+        self.register_buffer("inflation", torch.ones((), dtype=torch.float64))
+
+    @property
+    def simulator(self) -> Sampling | None:
+        r"""The prior to draw fields from, where one was given."""
+        return self._simulator[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        r"""The floating type of the weights."""
+        return next((p.dtype for p in self.parameters()), torch.float64)
+
+    def units(
+        self, prior: Prior, layout: Layout
+    ) -> tuple[Float[Tensor, "*mean"], Float[Tensor, "*scale"]]:
+        r"""Returns the mean and the standard deviation of fields, by node or one for all."""
+        given = {"mean": self.mean, "scale": self.scale}
+        for name, values in given.items():
+            if values is not None:
+                layout.check(type(self).__name__, name, values)
+        mean = None if self.mean is None else layout.flat(self.mean)
+        scale = None if self.scale is None else layout.flat(self.scale)
+        with torch.no_grad():
+            if mean is None:
+                mean = self._of_prior(prior).drift()
+            if scale is None:
+                scale = _scale(self._of_prior(prior))
+        return mean.to(torch.float64), scale.to(torch.float64)
+
+    def _of_prior(self, prior: Prior) -> Projection | GaussianPrior:
+        if isinstance(prior, Projection | GaussianPrior):
+            return prior
+        msg = (
+            f"{type(self).__name__}(prior=...): expected a prior that tells the mean and the "
+            f"standard deviation of fields, got {type(prior).__name__}. Build the solver with "
+            "mean=... and scale=..., in the units of the field."
+        )
+        raise TypeError(msg)
+
+    def prepare(self, prior: P, observation: Observation) -> LearnedConditional:
+        if torch.is_grad_enabled():
+            return self.conditional(prior, observation)
+        kept = copy.deepcopy(self).requires_grad_(False)
+        return kept.conditional(frozen(prior), frozen(observation))
+
+    @abc.abstractmethod
+    def conditional(self, prior: P, observation: Observation) -> LearnedConditional:
+        r"""Returns the conditional law of the present weights, differentiable in them."""
+
+
+def _scale(prior: Projection | GaussianPrior) -> Tensor:
+    if isinstance(prior, Projection):
+        return prior.layout.flat(prior.scale)
+    return prior.variance(prior.domain.points).mean().sqrt()
