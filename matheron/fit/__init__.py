@@ -1,23 +1,74 @@
-r"""Fitting: maximum likelihood, cross-validation, and models of time learned from data."""
+r"""Fitting: maximum likelihood, cross-validation, models of time and solvers that are learned."""
+
+from __future__ import annotations
+
+import importlib
+
+from typing import Any
 
 __all__ = [
+    "Card",
     "Fit",
+    "GapSpread",
     "LearnedDynamics",
+    "LearnedModel",
+    "Loss",
+    "Schedule",
+    "Simulations",
     "Training",
     "blocks",
     "cross_validate",
+    "crps",
+    "data_misfit",
     "default_solver",
     "ensemble_likelihood",
+    "every_iterate",
+    "field_error",
     "fit_forecasts",
+    "gaussian_likelihood",
+    "gradient_error",
+    "hardware",
     "learn_dynamics",
+    "load_model",
     "maximum_likelihood",
     "predict",
+    "prior_cost",
+    "save_model",
+    "train",
+    "variational_cost",
+    "withheld_error",
 ]
 
 from .dynamics import ensemble_likelihood, learn_dynamics
 from .forecasts import Training, fit_forecasts
 from .learned import LearnedDynamics
 from .likelihood import default_solver
+from .losses import (
+    Loss,
+    crps,
+    data_misfit,
+    every_iterate,
+    field_error,
+    gaussian_likelihood,
+    gradient_error,
+    prior_cost,
+    variational_cost,
+    withheld_error,
+)
 from .maximum import maximum_likelihood
+from .model_file import Card, LearnedModel, load_model, save_model
 from .report import Fit
+from .schedule import Schedule
+from .simulations import Simulations
+from .spread import GapSpread
 from .validate import blocks, cross_validate, predict
+
+LATE = {"hardware": "hardware", "train": "training"}
+"""Names whose module is imported when they are asked for: Fabric takes a second to import."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LATE:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f".{LATE[name]}", __name__), name)
