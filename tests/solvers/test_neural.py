@@ -201,7 +201,7 @@ def test_the_first_guess_may_hold_the_data_at_their_weight(kind):
 
 @pytest.mark.parametrize("kind", UNROLLED)
 def test_the_answer_follows_units(kind):
-    r"""In other units the same map; with a Gaussian prior, an anomaly twice as large likewise."""
+    r"""In other units the same map; of steps that are linear, twice the map of twice the data."""
     grid = square()
     seen, y = batch(grid)
     solver = build(kind).double()
@@ -214,9 +214,9 @@ def test_the_answer_follows_units(kind):
 
     plain = estimate(1.0, y)
     assert_close(estimate(100.0, 100 * y + 7, 7.0), 100 * plain + 7, rtol=1e-8, atol=1e-6)
-    twice = estimate(1.0, 2 * y)
-    assert_close(twice, 2 * plain, rtol=1e-8, atol=1e-8)
     if kind in {"light", "descent"}:
+        twice = estimate(1.0, 2 * y)
+        assert_close(twice, 2 * plain, rtol=1e-8, atol=1e-8)
         sums = estimate(1.0, y + y.flip(0)) - estimate(1.0, y.flip(0))
         assert_close(sums, plain, rtol=1e-8, atol=1e-8)
 
@@ -243,22 +243,10 @@ def test_a_cost_that_is_not_quadratic_sends_an_untrained_network_nowhere(kind):
     seen, y = batch(grid)
     with torch.no_grad():
         path = solver(prior, seen).trajectory(5 * y)
-    assert path.isfinite().all()
-    with torch.no_grad():
+        assert path.isfinite().all()
         weights = solver.network.leave.weight.abs().sum()  # cells give at most one
-        moved = (path[1:] - path[:-1]).abs().amax(dim=-1)
-        size = 2.0 * (first_step(solver, prior, seen, 5 * y)) * weights
-    assert (moved <= size + 1e-6).all()
-
-
-def first_step(solver, prior, seen, y):
-    r"""The root mean square of the first gradient, scaled as the solver does."""
-    conditional = solver(prior, seen)
-    geometry = conditional.geometry(y)
-    x = conditional.first(geometry)
-    damping = conditional.stiffness + geometry.precision
-    slope = prior.gradient(x) + seen.gradient(x, y)
-    return (conditional.scale * slope / damping).square().mean(dim=-1).sqrt()
+        moved = (path[1:] - path[:-1]).abs().amax()
+    assert moved <= 2.0 * weights + 1e-6
 
 
 def heavy_ball(steps, dtype):

@@ -31,8 +31,7 @@ class Step(Described, nn.Module, abc.ABC):
     Attributes:
         channels: The number of channels of the field.
         dims: The number of space dimensions.
-        linear: Whether the direction is linear in the gradients. If not, they are divided by
-            the root mean square of the first, and the direction is multiplied by it.
+        linear: Whether the direction is linear in the gradients.
     """
 
     channels: int

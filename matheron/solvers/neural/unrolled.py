@@ -49,16 +49,13 @@ class _Descent(LearnedConditional):
         x, damping = self.first(geometry), self.stiffness + geometry.precision
         memory = self._start(geometry)
         v: Tensor | None = None
-        size: Tensor | None = None
         yield x
         for k in range(self.solver.steps):
             if self.solver.checkpoint and torch.is_grad_enabled():
-                found = recompute(
-                    self._step, k, x, v, size, memory, y, damping, use_reentrant=False
-                )
+                found = recompute(self._step, k, x, v, memory, y, damping, use_reentrant=False)
             else:
-                found = self._step(k, x, v, size, memory, y, damping)
-            x, v, size, memory = found
+                found = self._step(k, x, v, memory, y, damping)
+            x, v, memory = found
             yield x
 
     def _start(self, geometry: Geometry) -> Memory:
@@ -70,24 +67,17 @@ class _Descent(LearnedConditional):
         k: int,
         x: Tensor,
         v: Tensor | None,
-        size: Tensor | None,
         memory: Memory,
         y: Tensor,
         damping: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Memory]:
+    ) -> tuple[Tensor, Tensor, Memory]:
         slopes = [self.slope(x), self.observation.gradient(x, y)]
         both = [self.arrays(self.scale * g / damping) for g in slopes]
         total = both[0] + both[1]
-        size = self._size(total) if size is None else size
-        direction, memory = self.solver.direction(k, torch.cat(both, dim=1), total, size, memory)
+        direction, memory = self.solver.direction(k, torch.cat(both, dim=1), total, memory)
         v = direction if v is None else self.solver.momentum[k] * v + direction
         move = self.layout.gather(v, x.shape[:-1])
-        return x - self.scale.to(x.dtype) * self.solver.rate[k] * move, v, size, memory
-
-    def _size(self, total: Float[Tensor, "b c *space"]) -> Float[Tensor, "b ..."]:
-        r"""Returns the root mean square over the nodes of each member, not differentiated."""
-        square = total.detach().square().sum(dim=tuple(range(1, total.ndim)), keepdim=True)
-        return (square / len(self.prior.domain)).sqrt().clamp(min=torch.finfo(total.dtype).tiny)
+        return x - self.scale.to(x.dtype) * self.solver.rate[k] * move, v, memory
 
 
 class _Unrolled(LearnedSolver[Energy], abc.ABC):
@@ -108,7 +98,7 @@ class _Unrolled(LearnedSolver[Energy], abc.ABC):
 
     @abc.abstractmethod
     def direction(
-        self, k: int, slopes: Tensor, total: Tensor, size: Tensor, memory: Memory
+        self, k: int, slopes: Tensor, total: Tensor, memory: Memory
     ) -> tuple[Tensor, Memory]:
         r"""Returns the direction of a step, in standard deviations of the field."""
 
@@ -161,7 +151,7 @@ class UnrolledDescent(_Unrolled):
         self.momentum.requires_grad_(momentum)
 
     def direction(
-        self, k: int, slopes: Tensor, total: Tensor, size: Tensor, memory: Memory
+        self, k: int, slopes: Tensor, total: Tensor, memory: Memory
     ) -> tuple[Tensor, Memory]:
         return total, memory
 
@@ -169,15 +159,16 @@ class UnrolledDescent(_Unrolled):
 class NeuralVariational(_Unrolled):
     r"""A descent of the variational cost whose directions are learned: 4DVarNet.
 
-    .. math:: d_k = a_k D^{-1} \nabla J(x_k) + s \, \Gamma\!\left(
-        \frac{D^{-1} \nabla J_b(x_k)}{s}, \frac{D^{-1} \nabla J_o(x_k)}{s}, h_k \right), \quad
+    .. math:: d_k = a_k D^{-1} \nabla J(x_k) + \Gamma\!\left(
+        D^{-1} \nabla J_b(x_k), D^{-1} \nabla J_o(x_k), h_k \right), \quad
         v_k = m_k v_{k-1} + d_k, \quad x_{k+1} = x_k - \rho_k v_k
 
     Gradients are those of sums, in units of the field's standard deviation, scaled by the
-    diagonal :math:`D` of the stiffness of the prior plus the precision of the data, and divided
-    by the root mean square :math:`s` over nodes of the first of each member: they do not know the
-    size of the patch nor the batch, and an anomaly twice as large is answered by one twice as
-    large. Before training it is damped Jacobi beside small directions of the network.
+    diagonal :math:`D` of the stiffness of the prior plus the precision of the data: they are of
+    order one, and do not know the size of the patch nor the batch. Before training
+    :math:`a = 1` for a network that is linear in the gradients, which is damped Jacobi beside
+    small directions of the network; for others :math:`a = 0`, as a plain step on a cost that is
+    not quadratic may go anywhere, while their directions are bounded.
 
     The number of steps belongs to the model, with their sizes. Train on :meth:`trajectory` of the
     conditional law for estimates that are of use after any of them.
@@ -226,13 +217,9 @@ class NeuralVariational(_Unrolled):
         self.straight = nn.Parameter(straight.to(dtype))
 
     def direction(
-        self, k: int, slopes: Tensor, total: Tensor, size: Tensor, memory: Memory
+        self, k: int, slopes: Tensor, total: Tensor, memory: Memory
     ) -> tuple[Tensor, Memory]:
-        if self.network.linear:
-            bent, memory = self.network(slopes, memory)
-        else:
-            bent, memory = self.network(slopes / size, memory)
-            bent = bent * size
+        bent, memory = self.network(slopes, memory)
         return self.straight[k] * total + bent, memory
 
     def conditional(self, prior: Energy, observation: Observation) -> LearnedConditional:
