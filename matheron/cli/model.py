@@ -7,7 +7,6 @@ __all__ = ["Model"]
 import contextlib
 import json
 import os
-import safetensors
 import shutil
 import tempfile
 import torch
@@ -21,6 +20,7 @@ from typing import Any
 from .structure import Law, build, structure_of
 from ..data import InputError
 from ..domain import Grid, Points
+from ..fit.model_file import BROKEN
 from ..priors import GaussianProcess
 from ..selection.laws import MarkovField, MarkovLaw
 
@@ -120,15 +120,7 @@ class Model:
             law = build(kind, content.pop(kind), numbers)
             content["dims"] = tuple(content["dims"])
             return cls(law=law, **content)._checked()
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RuntimeError,
-            safetensors.SafetensorError,
-        ) as error:
+        except BROKEN as error:
             short = " ".join(str(error).split())[:120]
             msg = (
                 f"Model.load({folder}): expected a folder made by `matheron fit`, got "

@@ -2,7 +2,7 @@ r"""Trained solvers on disk: numbers as safetensors, all else as JSON. Nothing i
 
 from __future__ import annotations
 
-__all__ = ["Card", "LearnedModel", "load_model", "save_model"]
+__all__ = ["BROKEN", "Card", "LearnedModel", "load_model", "save_model"]
 
 import contextlib
 import dataclasses
@@ -27,6 +27,16 @@ from ..domain import Grid
 from ..priors.base import Prior
 from ..solvers.base import Solver
 
+BROKEN = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    safetensors.SafetensorError,
+)
+"""What reading and building a model raise where a file is not whole, or not of a model."""
 FORMAT = 1
 KIND = "learned"
 WEIGHTS, ABOUT = "weights.safetensors", "model.json"
@@ -219,15 +229,7 @@ def load_model(
         return LearnedModel(solver, prior, card, grid, parts)
     except InputError:
         raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as error:
+    except BROKEN as error:
         short = " ".join(str(error).split())[:120]
         got, cure = f"{type(error).__name__}: {short}", "Train it again, or name another folder"
         raise refuse(where, "a folder that save_model made", got, cure) from None

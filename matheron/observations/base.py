@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from typing import ClassVar
 
 from ..domain import Grid, Points
+from ..linalg.slope import slope_of
 from ..linalg.sparse import Sparse
 
 
@@ -52,12 +53,7 @@ class Observation(nn.Module, abc.ABC):
         It is differentiable where gradients are on, in ``x`` and in the parameters. By default it
         is the derivative of :meth:`cost`: a loss behind it is then differentiated twice.
         """
-        on = torch.is_grad_enabled()
-        with torch.enable_grad():
-            v = x if on and x.requires_grad else x.detach().requires_grad_()
-            kept = on and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
-            (slope,) = torch.autograd.grad(self.cost(v, y).sum(), v, create_graph=kept)
-        return slope
+        return slope_of(lambda v: self.cost(v, y), x, self.parameters())
 
     def select(self, y: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch m"]:
         r"""Returns the data that count, checked; gaps left out, where there are some."""

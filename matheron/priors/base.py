@@ -27,6 +27,7 @@ from ..described import Described
 from ..domain import Grid, Points
 from ..kernels import Kernel
 from ..linalg.dense import square_root
+from ..linalg.slope import slope_of
 
 Gradient = Callable[[Tensor], Tensor]
 
@@ -50,12 +51,7 @@ class Energy(Prior):
         It is differentiable where gradients are on, in ``x`` and in the parameters. By default it
         is the derivative of :meth:`cost`: a loss behind it is then differentiated twice.
         """
-        on = torch.is_grad_enabled()
-        with torch.enable_grad():
-            v = x if on and x.requires_grad else x.detach().requires_grad_()
-            kept = on and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
-            (slope,) = torch.autograd.grad(self.cost(v).sum(), v, create_graph=kept)
-        return slope
+        return slope_of(self.cost, x, self.parameters())
 
     def prepare_gradient(self) -> Gradient:
         r"""Returns :meth:`gradient` as a function, with what does not depend on ``x`` done."""
