@@ -22,17 +22,28 @@ class RecurrentCell(nn.Module, abc.ABC):
 
     Attributes:
         width: The number of channels that go out.
+        inflow: The number of channels of what may be added before the gates.
     """
 
     width: int
+    inflow: int
 
     @abc.abstractmethod
     def start(self, x: Float[Tensor, "b c *space"]) -> State:
         r"""Returns the memory before anything came in."""
 
     @abc.abstractmethod
-    def forward(self, x: Float[Tensor, "b c *space"], state: State) -> tuple[Tensor, State]:
-        r"""Returns what goes out, and the memory after it."""
+    def forward(
+        self, x: Float[Tensor, "b c *space"], state: State, context: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        r"""Returns what goes out, and the memory after it.
+
+        Arguments:
+            x: What comes in.
+            state: The memory.
+            context: What is added before the gates, with :attr:`inflow` channels: what a
+                convolution makes of that which stays the same at all steps is made once.
+        """
 
     def _blank(self, x: Tensor) -> Tensor:
         return x.new_zeros(x.shape[0], self.width, *x.shape[2:])
@@ -75,15 +86,18 @@ class ConvLSTMCell(RecurrentCell):
     ) -> None:
         super().__init__()
         check_counts(type(self).__name__, channels=channels, width=width)
-        self.width = width
+        self.width, self.inflow = width, 4 * width
         self.gates = Conv(channels + width, 4 * width, size, dims, padding, generator=generator)
 
     def start(self, x: Float[Tensor, "b c *space"]) -> State:
         return self._blank(x), self._blank(x)
 
-    def forward(self, x: Float[Tensor, "b c *space"], state: State) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Float[Tensor, "b c *space"], state: State, context: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         h, memory = state
         gates = self.gates(torch.cat([x, h], dim=1))
+        gates = gates if context is None else gates + context
         take, forget, give, new = gates.chunk(4, dim=1)
         memory = forget.sigmoid() * memory + take.sigmoid() * new.tanh()
         h = give.sigmoid() * memory.tanh()
@@ -127,7 +141,7 @@ class ConvGRUCell(RecurrentCell):
     ) -> None:
         super().__init__()
         check_counts(type(self).__name__, channels=channels, width=width)
-        self.width = width
+        self.width, self.inflow = width, 3 * width
         both = channels + width
         self.gates = Conv(both, 2 * width, size, dims, padding, generator=generator)
         self.candidate = Conv(both, width, size, dims, padding, generator=generator)
@@ -135,9 +149,16 @@ class ConvGRUCell(RecurrentCell):
     def start(self, x: Float[Tensor, "b c *space"]) -> State:
         return (self._blank(x),)
 
-    def forward(self, x: Float[Tensor, "b c *space"], state: State) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Float[Tensor, "b c *space"], state: State, context: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         (h,) = state
-        renew, keep = self.gates(torch.cat([x, h], dim=1)).sigmoid().chunk(2, dim=1)
-        new = self.candidate(torch.cat([x, renew * h], dim=1)).tanh()
+        first, second = self.gates(torch.cat([x, h], dim=1)), None
+        if context is not None:
+            added, second = context.split([2 * self.width, self.width], dim=1)
+            first = first + added
+        renew, keep = first.sigmoid().chunk(2, dim=1)
+        new = self.candidate(torch.cat([x, renew * h], dim=1))
+        new = (new if second is None else new + second).tanh()
         h = keep * h + (1 - keep) * new
         return h, (h,)

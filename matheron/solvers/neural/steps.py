@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["LightStep", "RecurrentStep", "Step"]
 
 import abc
-import torch
 import torch.nn as nn
 
 from collections.abc import Sequence
@@ -171,18 +170,26 @@ class RecurrentStep(Step):
             )
             raise ValueError(msg)
         self.channels, self.dims = channels, dims
-        seen = 4 * channels + 1
-        self.cell: RecurrentCell = CELLS[cell](seen, width, size, dims, padding, generator)
+        self.cell: RecurrentCell = CELLS[cell](2 * channels, width, size, dims, padding, generator)
+        self.places = Conv(
+            2 * channels + 1,
+            self.cell.inflow,
+            size,
+            dims,
+            padding,
+            bias=False,
+            generator=generator,
+        )
         self.leave = Conv(
             width, channels, 3, dims, padding, bias=False, gain=0.1, generator=generator
         )
 
     def start(self, known: Float[Tensor, "b q *space"]) -> Memory:
-        return (known, self.cell.start(known))
+        return (self.places(known), self.cell.start(known))
 
     def forward(
         self, slopes: Float[Tensor, "b s *space"], memory: Memory
     ) -> tuple[Float[Tensor, "b c *space"], Memory]:
-        known, state = memory
-        h, state = self.cell(torch.cat([slopes, known], dim=1), state)
-        return self.leave(h), (known, state)
+        places, state = memory
+        h, state = self.cell(slopes, state, places)
+        return self.leave(h), (places, state)
