@@ -185,9 +185,8 @@ def main() -> None:
         count = sum(p.numel() for m in (solver, prior) for p in m.parameters())
         row = {"method": method, **scores(x, truth, best, members), "weights": count}
         row |= {"updates": told.updates, "seconds": spent, "best": history.best_step}
-        rows.append(row)
-        print(row, flush=True)
-    finish("Lorenz-63, x alone, learned solvers", "lorenz63_learned", rows)
+        finish("Lorenz-63, x alone, learned solvers", "lorenz63_learned", [*rows, row])
+        rows = []
 
 
 def _say(p) -> None:

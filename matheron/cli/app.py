@@ -23,13 +23,14 @@ from .challenge import challenge_files, check_plain, show_challenge
 from .comparing import compare_methods
 from .demonstrate import demonstrate
 from .fetch import download, fetch_command
+from .learning import is_learned, map_learned, train_model
 from .lorenz_story import tell_lorenz63
 from .mapping import Request, fit_model, make_map
 from .model import Model
 from .osse import make_osse, next_command
 from .product import Heights, Product
 from .scoring import check_truth, read_like, score_files, show_scores
-from .settings import Settings
+from .settings import LEARNED, Settings
 from ..data import InputError, check_output, describe, read, read_map
 from ..data.product import as_field
 from ..mappers import MAPPERS
@@ -111,7 +112,10 @@ def fit(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the model.")],
     method: Annotated[
         str | None,
-        typer.Option(help="auto, kriging, vecchia, inducing, spde or advection-diffusion. [auto]"),
+        typer.Option(
+            help="auto, kriging, vecchia, inducing, spde or advection-diffusion; for an OSSE made "
+            "with --train unet, 4dvarnet or fixedpoint. [auto]"
+        ),
     ] = None,
     variable: Variable = None,
     trend: Annotated[str | None, typer.Option(help="E.g. '1 + lon + lat'.")] = None,
@@ -129,8 +133,30 @@ def fit(
     time: Axis = None,
     x: Axis = None,
     y: Axis = None,
+    updates: Annotated[
+        int | None, typer.Option(min=1, help="Updates of a solver that learns. [2000]")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="About how long it may learn, instead of --updates.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="The days that it maps a day from, odd. [9]")
+    ] = None,
+    step: Annotated[
+        float | None, typer.Option(help="The step of its grid, in degrees. [0.2]")
+    ] = None,
 ) -> None:
-    """Choose a model for some data, and fit it by maximum likelihood."""
+    """Fit a model to some data by maximum likelihood, or let a solver learn on an OSSE."""
+    plan = {"updates": updates, "window": window, "step": step}
+    if method in LEARNED:
+        reading = (variable, lon, lat, time, x, y, mdt, quantity)
+        others = (*reading, trend, metric, config, alpha, velocity)
+        _check_learning(method, files, any(v is not None for v in others))
+        given = {"method": method, "seed": seed, **plan}
+        command = "matheron " + shlex.join(sys.argv[1:])
+        typer.echo(train_model(files[0], output, given, minutes, resume, command))
+        return
+    _check_fitting(method, {**plan, "minutes": minutes})
     settings = Settings.read(
         config,
         method=method,
@@ -214,7 +240,8 @@ def map_(
         Heights(mdt, lwe, quantity),
         Product(product, currents, pack),
     )
-    make_map(request, settings, command="matheron " + shlex.join(sys.argv[1:]))
+    make = map_learned if is_learned(model) else make_map
+    make(request, settings, command="matheron " + shlex.join(sys.argv[1:]))
 
 
 @app.command(epilog="Example: matheron score map.nc --truth truth.nc --definition robust")
@@ -337,7 +364,11 @@ def osse(
 def compare(
     folder: Annotated[Path, typer.Argument(metavar="OSSE", help="A folder of `matheron osse`.")],
     methods: Annotated[
-        str, typer.Option(help=f"Names with commas between: {', '.join(MAPPERS)}.")
+        str,
+        typer.Option(
+            help=f"Names with commas between: {', '.join(MAPPERS)}; or NAME=DIR, a solver that "
+            "`matheron fit OSSE` trained."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder.")] = Path(
         "leaderboard"
@@ -379,6 +410,26 @@ def fetch(
         download(command)
     else:
         typer.echo(shlex.join(command))
+
+
+def _check_learning(method: str | None, files: list[Path], others: bool) -> None:
+    if others or len(files) != 1 or not (files[0] / "osse.json").is_file():
+        got = "options of other methods" if others else " ".join(map(str, files))
+        msg = (
+            f"fit(method={method}): expected one folder of `matheron osse --train`, got {got}. "
+            f"Try matheron fit osse --method {method} -o model/."
+        )
+        raise InputError(msg)
+
+
+def _check_fitting(method: str | None, given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            msg = (
+                f"fit({name}={value}): expected --method {', '.join(LEARNED)} with it, got "
+                f"{method or 'none'}. Give one of them, or leave it out."
+            )
+            raise InputError(msg)
 
 
 def _truth(path: Path, variable: str) -> Any:

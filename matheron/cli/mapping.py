@@ -2,7 +2,16 @@ r"""From a user's file to a map: read, choose or load a model, condition, draw, 
 
 from __future__ import annotations
 
-__all__ = ["Request", "fit_model", "make_map"]
+__all__ = [
+    "Request",
+    "Target",
+    "check_request",
+    "data_of",
+    "fit_model",
+    "make_map",
+    "target_of",
+    "write_fields",
+]
 
 import math
 import numpy as np
@@ -95,6 +104,29 @@ def _flat_grid(grid: Grid, metric: str | None) -> Grid:
     covariates = {k: grid.unflatten(v) for k, v in grid.covariates.items()}
     axes: dict[str, Any] = dict(grid.axes)
     return Grid(mask=mask, metric=metric, epoch=grid.epoch, covariates=covariates, **axes)
+
+
+def check_request(request: Request) -> None:
+    r"""Refuses what could not be written, before any work."""
+    _check_target(request)
+    check_output(request.output, (".nc",) if request.at is None else (".csv", ".parquet"))
+    request.product.check(request.output, request.at)
+
+
+def data_of(request: Request) -> Observations:
+    r"""Reads the data that are to be mapped."""
+    names: dict[str, Any] = {**request.names.given(), **asdict(request.heights)}
+    data = read(list(request.files), request.variable, **names)
+    request.product.check_quantity(data)
+    return data
+
+
+def target_of(request: Request, data: Observations, metric: str | None = None) -> Target:
+    r"""Returns where the map is wanted, and says what the data are like."""
+    target = _target(request, data, metric)
+    _check_members(request.members, len(target.domain))
+    _describe_data(data)
+    return target
 
 
 def _check_target(request: Request) -> None:
@@ -315,17 +347,11 @@ def _start_noise(observation: LinearObservation, data: Observations, start: Mode
 
 def make_map(request: Request, settings: Settings, command: str = "") -> None:
     r"""Maps some data, and writes the map whole or not at all."""
-    _check_target(request)
-    check_output(request.output, (".nc",) if request.at is None else (".csv", ".parquet"))
-    request.product.check(request.output, request.at)
+    check_request(request)
     model = None if request.model is None else Model.load(request.model)
-    names: dict[str, Any] = {**request.names.given(), **asdict(request.heights)}
-    data = read(list(request.files), request.variable, **names)
-    request.product.check_quantity(data)
+    data = data_of(request)
     metric = settings.metric if model is None else _metric_of(model, data, settings)
-    target = _target(request, data, metric)
-    _check_members(request.members, len(target.domain))
-    _describe_data(data)
+    target = target_of(request, data, metric)
     points = _flat(data.points, metric)
     if model is None:
         choice, law = _choose(data, points, target.domain, settings)
@@ -352,7 +378,7 @@ def make_map(request: Request, settings: Settings, command: str = "") -> None:
         "noise_std": model.typical_noise,
     }
     with working(f"write {request.output}"):
-        _write(request, target, data, fields, attributes, model.law)
+        write_fields(request, target, data, fields, attributes, model.law)
 
 
 def _fields(
@@ -374,14 +400,15 @@ def _datum_variance(observation: LinearObservation) -> float:
     return noise + (bias.mean().item() if len(bias) else 0.0)
 
 
-def _write(
+def write_fields(
     request: Request,
     target: Target,
     data: Observations,
     fields: dict[str, Tensor],
     attributes: dict[str, object],
-    law: Law,
+    law: Law | None = None,
 ) -> None:
+    r"""Writes a map, or the table of the points, whole or not at all."""
     if target.table is not None:
         write_table(_table(target.table, data.variable, fields), request.output)
         return

@@ -20,7 +20,7 @@ LINES = 9
 """The most symbols across the shorter side of a map."""
 
 
-def with_parameters(dataset: xr.Dataset, law: Law, grid: Grid) -> xr.Dataset:
+def with_parameters(dataset: xr.Dataset, law: Law | None, grid: Grid) -> xr.Dataset:
     r"""Returns a map with the lengthscales and the velocity of its model, where it has them.
 
     They are on a coarser grid of their own, at the middle of the dates: enough to draw ellipses

@@ -71,7 +71,7 @@ def write_map(
     data: Observations,
     fields: dict[str, Tensor],
     attributes: dict[str, object],
-    law: Law,
+    law: Law | None,
     product: Product,
     asked: str | None = None,
 ) -> None:

@@ -2,7 +2,7 @@ r"""Settings of a fit or of a map, from the command line and from TOML."""
 
 from __future__ import annotations
 
-__all__ = ["MARKOV", "METHODS", "Settings"]
+__all__ = ["LEARNED", "MARKOV", "METHODS", "Settings"]
 
 import math
 import sys
@@ -22,6 +22,8 @@ else:
 
 MARKOV = ("spde", "advection-diffusion")
 """The methods with a prior of their own, and one solver."""
+LEARNED = ("unet", "4dvarnet", "fixedpoint")
+"""The methods that learn on an experiment."""
 METHODS = ("auto", "kriging", "vecchia", "taper", "inducing", *MARKOV)
 
 

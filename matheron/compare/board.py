@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .problems import chosen, images, map_grid
-from .runs import run_method
+from .runs import model_sum, run_method
 from .scores import truth_at
 from .. import plots
 from ..domain import dates_of
-from ..mappers import IMAGES, TRACKS, mapper
+from ..mappers import IMAGES, TRACKS, learned, mapper
 from ..metrics.spectral import Field, published, spectral_score
 from ..osse import Experiment
 
@@ -54,6 +54,7 @@ class Board:
         only: The observations to map from; all by default.
         members: The number of members to keep of each method.
         seed: The seed of whatever is drawn.
+        models: The folders of trained solvers, by the names that they have as methods.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Board:
     only: Sequence[str] | None = None
     members: int = 0
     seed: int = 0
+    models: Mapping[str, Path] = field(default_factory=dict)
 
     def run(
         self, methods: Sequence[str], say: Say = print, force: bool = False, alone: bool = True
@@ -78,8 +80,7 @@ class Board:
         self._check(experiment, methods)
         self._settle(experiment, force)
         for name in methods:
-            known = self.output / f"{name}.json"
-            if known.exists() and not force and "failed" not in json.loads(known.read_text()):
+            if not force and self._kept(name):
                 say(f"{name}: kept")
                 continue
             row = run_method(
@@ -91,23 +92,34 @@ class Board:
                 members=self.members,
                 seed=self.seed,
                 alone=alone,
+                model=self.models.get(name),
             )
             say(f"{name}: {_in_short(row)}")
         return self.table()
+
+    def _kept(self, name: str) -> bool:
+        r"""Returns whether there is a map of a method, or of the same trained solver."""
+        known = self.output / f"{name}.json"
+        if not known.exists():
+            return False
+        row = json.loads(known.read_text(encoding="utf-8"))
+        return "failed" not in row and row.get("model") == model_sum(self.models.get(name))
 
     def _check(self, experiment: Experiment, methods: Sequence[str]) -> None:
         chosen(experiment.observations, self.only)
         map_grid(experiment, self.step)
         fit = IMAGES if images(experiment) else TRACKS
         for name in methods:
-            mapper(name)
-            if name not in fit:
+            mapper(name, self.models.get(name))
+            if name not in fit and (images(experiment) or name not in self.models):
                 what = "images" if images(experiment) else "tracks"
                 msg = (
                     f"compare(methods={name}): expected methods for {what}, "
                     f"{', '.join(fit)}, got {name!r}. Choose among them."
                 )
                 raise ValueError(msg)
+            if name in self.models:
+                learned(self.models[name], experiment.variable, "m")
 
     def _settle(self, experiment: Experiment, force: bool) -> None:
         r"""Makes the folder, and notes what its maps are of."""
@@ -209,9 +221,9 @@ class Board:
             }
             day = dates[len(dates) // 2]
             true = experiment.truth[experiment.variable]
-            for field in ("ssh", "vorticity"):
-                figure = plots.panels(true, seen, mean, day, field=field)
-                figure.savefig(self.output / f"{name}_{field}.png", dpi=110)
+            for shown in ("ssh", "vorticity"):
+                figure = plots.panels(true, seen, mean, day, field=shown)
+                figure.savefig(self.output / f"{name}_{shown}.png", dpi=110)
             figure = plots.uncertainty(mean, std, mean.copy(data=truth))
             figure.savefig(self.output / f"{name}_uncertainty.png", dpi=110)
         figure = plots.rmse_in_time(dates, errors)

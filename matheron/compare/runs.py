@@ -2,7 +2,7 @@ r"""One mapper on one experiment, in a process of its own: its memory and time a
 
 from __future__ import annotations
 
-__all__ = ["run_method"]
+__all__ = ["model_sum", "run_method"]
 
 import json
 import multiprocessing
@@ -21,7 +21,8 @@ from typing import Any
 from .problems import images, problem_of
 from .scores import score_map
 from ..data import map_dataset, write_dataset
-from ..mappers import mapper
+from ..mappers import learned, mapper
+from ..mappers.problem import Mapper
 from ..osse import Experiment
 
 GIB = 2**30 if sys.platform == "darwin" else 2**20
@@ -38,6 +39,7 @@ def run_method(
     members: int = 0,
     seed: int = 0,
     alone: bool = True,
+    model: Path | None = None,
 ) -> dict[str, Any]:
     r"""Maps an experiment by one method, writes the map and its row, and returns the row.
 
@@ -53,9 +55,10 @@ def run_method(
         members: The number of members to draw and keep.
         seed: The seed of whatever is drawn.
         alone: Whether to run in a process of its own.
+        model: The folder of a trained solver, which then has that name.
     """
-    mapper(name)
-    job = _Job(folder, name, output, step, only, members, seed)
+    mapper(name, model)
+    job = _Job(folder, name, output, step, only, members, seed, model)
     job.row.unlink(missing_ok=True)  # a row that is there afterwards is of this run
     if alone:
         process = multiprocessing.get_context("spawn").Process(target=job.run)
@@ -79,6 +82,7 @@ class _Job:
     only: Sequence[str] | None
     members: int
     seed: int
+    model: Path | None = None
 
     @property
     def row(self) -> Path:
@@ -101,17 +105,18 @@ class _Job:
     def _mapped(self) -> dict[str, Any]:
         experiment = Experiment.load(self.folder)
         problem = problem_of(experiment, self.step, self.only, self.seed)
+        method = self._mapper(experiment)
         said: list[str] = []
         generator = torch.Generator().manual_seed(self.seed)
         begun = resource.getrusage(resource.RUSAGE_SELF)
         before, start = begun.ru_utime + begun.ru_stime, time.perf_counter()
-        found = mapper(self.name)(problem, said.append)
+        found = method(problem, said.append)
         mean = found.mean
         mapped = time.perf_counter()
         std = found.std(generator)
         done = time.perf_counter()
         draws = found.sample(self.members, generator) if self.members else None
-        row: dict[str, Any] = {"data": len(problem)}
+        row: dict[str, Any] = {"data": len(problem), "model": model_sum(self.model)}
         row |= score_map(experiment, mean, std, problem.grid, problem)
         row |= {"seconds": mapped - start, "seconds_std": done - mapped}
         row["seconds_members"] = time.perf_counter() - done
@@ -121,6 +126,18 @@ class _Job:
         path = self.output / f"{self.name}.nc"
         _write(experiment, problem.grid, mean, std, draws, path, row)
         return row
+
+    def _mapper(self, experiment: Experiment) -> Mapper:
+        if self.model is None:
+            return mapper(self.name)
+        return learned(self.model, experiment.variable, "m")
+
+
+def model_sum(model: Path | None) -> str | None:
+    r"""Returns what tells the numbers of a trained solver from others."""
+    if model is None:
+        return None
+    return json.loads((model / "model.json").read_text(encoding="utf-8"))["checksum"]
 
 
 def _write(

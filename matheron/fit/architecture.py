@@ -16,6 +16,7 @@ from torch import Tensor
 from types import ModuleType
 from typing import Any
 
+from . import spread
 from .. import dynamics, kernels, nets, priors, solvers
 from ..described import Described
 from ..domain import Grid, Points
@@ -36,7 +37,7 @@ def known_classes(extra: Classes | None = None) -> dict[str, type[nn.Module]]:
         'Kriging'
     """
     found: dict[str, type[nn.Module]] = {}
-    for package in (kernels, dynamics, nets, priors, projection, solvers, neural):
+    for package in (kernels, dynamics, nets, priors, projection, solvers, neural, spread):
         found |= _modules_of(package)
     return {**found, **(extra or {})}
 

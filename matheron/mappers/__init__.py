@@ -8,6 +8,7 @@ __all__ = [
     "TRACKS",
     "challenge_kernel",
     "coarsen",
+    "learned",
     "mapper",
     "oi_odc2020a",
     "superobs",
@@ -15,5 +16,6 @@ __all__ = [
 
 from .challenge import challenge_kernel, oi_odc2020a
 from .coarsen import coarsen
+from .learned import learned
 from .problem import Mapped, Problem, superobs
 from .registry import IMAGES, MAPPERS, TRACKS, mapper

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 __all__ = ["IMAGES", "MAPPERS", "TRACKS", "mapper"]
 
+from pathlib import Path
+
 from . import eofs, gaussian, markov, nudging, variational_qg, waves
+from .learned import learned
 from .problem import Mapper
 
 TRACKS: dict[str, Mapper] = {
@@ -33,16 +36,22 @@ MAPPERS: dict[str, Mapper] = {**TRACKS, **IMAGES}
 """All of them."""
 
 
-def mapper(name: str) -> Mapper:
-    r"""Returns a mapper by its name.
+def mapper(name: str, model: Path | None = None) -> Mapper:
+    r"""Returns a mapper by its name, or that of a trained solver, whatever its name.
+
+    Arguments:
+        name: The name.
+        model: The folder of a trained solver.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If there is none of that name, or if it is that of another than the model.
 
     Example:
         >>> mapper("oi-odc2020a").__doc__.split(":")[0]
         'The optimal interpolation of the 2020a challenge'
     """
+    if model is not None:
+        return _trained(name, model)
     if name not in MAPPERS:
         msg = (
             f"mapper(name=...): expected one of {', '.join(sorted(MAPPERS))}, got {name!r}. "
@@ -50,3 +59,14 @@ def mapper(name: str) -> Mapper:
         )
         raise ValueError(msg)
     return MAPPERS[name]
+
+
+def _trained(name: str, model: Path) -> Mapper:
+    # the name is that of files, and of a row among others
+    if name in MAPPERS or not name.replace("-", "").replace("_", "").isalnum():
+        msg = (
+            f"mapper(name=...): expected a new name of letters, digits and dashes for {model}, "
+            f"got {name!r}. Write e.g. my-unet={model}."
+        )
+        raise ValueError(msg)
+    return learned(model)

@@ -84,6 +84,7 @@ class LightStep(Step):
         ValueError: If a count is not positive, or a padding not known.
 
     Example:
+        >>> import torch
         >>> step = LightStep(1, generator=torch.Generator().manual_seed(0))
         >>> memory = step.start(torch.ones(2, 3, 8, 9))
         >>> step(torch.ones(2, 2, 8, 9), memory)[0].shape
@@ -146,6 +147,7 @@ class RecurrentStep(Step):
         ValueError: If the cell is not known, a count not positive, or a padding not known.
 
     Example:
+        >>> import torch
         >>> step = RecurrentStep(1, 4, generator=torch.Generator().manual_seed(0))
         >>> memory = step.start(torch.ones(2, 3, 8, 9))
         >>> step(torch.ones(2, 2, 8, 9), memory)[0].shape

@@ -1,0 +1,198 @@
+r"""Learned solvers from the command line: trained on an experiment, used on any data."""
+
+from __future__ import annotations
+
+__all__ = ["is_learned", "map_learned", "train_model"]
+
+import contextlib
+import dataclasses
+import json
+import torch
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from torch import Tensor
+from typing import Any
+
+from .border import output_folder, say, working
+from .mapping import Request, check_request, data_of, target_of, write_fields
+from .settings import Settings
+from .training import training_bar
+from .. import compare
+from ..compare import Plan
+from ..data import Observations
+from ..data.errors import call, refuse
+from ..data.quantity import ABSOLUTE, metres
+from ..data.write import whole_or_not
+from ..domain import Grid
+from ..mappers.learned import LearnedMapper, learned
+from ..mappers.problem import Mapped, Problem
+from ..osse import Experiment
+
+PLAN, RUN = "plan.json", "run.safetensors"
+"""What was asked for, and where the training stands: until the model is there."""
+
+
+def train_model(
+    experiment: Path,
+    output: Path,
+    given: dict[str, Any],
+    minutes: float | None = None,
+    resume: bool = False,
+    command: str = "",
+) -> str:
+    r"""Trains a solver on an experiment, writes the folder of the model; returns it in words.
+
+    What is cut off at any moment goes on with ``resume``, to the same weights.
+
+    Arguments:
+        experiment: The folder of the experiment.
+        output: The folder of the model.
+        given: What was asked of the plan; ``None`` where it was not.
+        minutes: How long it may take about, instead of a number of updates.
+        resume: Whether to go on from a training that is there.
+        command: The command, for the card.
+    """
+    folder = _folder(output, resume)
+    asked = {k: v for k, v in given.items() if v is not None}
+    if minutes is not None and "updates" in asked:
+        what = "one of them"
+        raise refuse(call("fit", minutes=minutes), what, "updates as well", "Leave one out")
+    if resume and (folder / "model.json").exists():
+        return _finished(folder)
+    ocean = Experiment.load(experiment)
+    plan = _known(folder, asked) if resume else None
+    if plan is None:
+        plan = Plan(**asked)
+        if minutes is not None:
+            with working("time some updates"):
+                plan = compare.timed(ocean, plan, minutes)
+            say(f"{plan.updates} updates in {minutes:g} minutes")
+    elif minutes is not None:
+        say(f"note: {plan.updates} updates, as the training began with")
+    with _begun(folder, plan), training_bar(plan.method) as tell:
+        kept: dict[str, Any] = {"command": command, "checkpoint": folder / RUN}
+        compare.learn(ocean, plan, folder, **kept, progress=tell)
+    say(f"wrote {folder}/")
+    return _finished(folder)
+
+
+def _folder(output: Path, resume: bool) -> Path:
+    folder = output_folder(output, resume)
+    if (folder / PLAN).exists() and not resume:
+        what, got = "a new folder", "one with a training that was cut off"
+        cure = "Give --resume to go on with it, or name another folder"
+        raise refuse(call("fit", output=output), what, got, cure)
+    return folder
+
+
+def _known(folder: Path, asked: dict[str, Any]) -> Plan | None:
+    r"""Returns the plan of a training that was cut off, if there is one."""
+    path = folder / PLAN
+    if not path.exists():
+        return None
+    try:
+        plan = Plan(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        where, short = call("fit", resume=folder), " ".join(str(error).split())[:120]
+        raise refuse(where, "the plan of a training", short, "Delete the folder") from None
+    for name, value in asked.items():
+        if getattr(plan, name) != value:
+            where, cure = call("fit", **{name: value}), "Leave it out, or name another folder"
+            raise refuse(where, f"{getattr(plan, name)}, as it began with", str(value), cure)
+    return plan
+
+
+@contextlib.contextmanager
+def _begun(folder: Path, plan: Plan) -> Iterator[None]:
+    r"""Notes the plan; takes it away if what was asked for is refused before any work."""
+    new = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    with whole_or_not(folder.absolute() / PLAN) as part:
+        part.write_text(json.dumps(dataclasses.asdict(plan), indent=1), encoding="utf-8")
+    try:
+        yield
+    except ValueError:
+        if not (folder / RUN).exists():
+            (folder / PLAN).unlink()
+            if new:
+                folder.rmdir()
+        raise
+
+
+def _finished(folder: Path) -> str:
+    r"""Removes what is left of a training whose model is there; returns the model in words."""
+    card = learned(folder).model.card
+    for name in (RUN, PLAN):
+        (folder / name).unlink(missing_ok=True)
+    scores = card.scores
+    days = ", ".join(f"{k} {a} to {b}" for k, (a, b) in card.split.items())
+    return (
+        f"{card.notes}\n{days}\n"
+        f"on the days held out: rmse {scores['rmse']:.4g} {card.units}, "
+        f"crps {scores['crps']:.4g} {card.units}, spread over error {scores['spread_skill']:.3g}; "
+        f"std of the field {card.normalisation['std']:.4g} {card.units}"
+    )
+
+
+def is_learned(folder: Path | None) -> bool:
+    r"""Returns whether a folder holds a trained solver, rather than a fitted law."""
+    if folder is None:
+        return False
+    try:
+        about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and about.get("kind") == "learned"
+
+
+def map_learned(request: Request, settings: Settings, command: str = "") -> None:
+    r"""Maps some data by a trained solver, and writes the map whole or not at all."""
+    assert request.model is not None
+    check_request(request)
+    mapper = learned(request.model)
+    if request.at is not None or settings.method != "auto":
+        got = f"--at {request.at}" if request.at else f"--method {settings.method}"
+        where, cure = call("map", model=request.model), "Give --grid, and no method"
+        raise refuse(where, "a grid: a trained solver has a method of its own", got, cure)
+    data = data_of(request)
+    _check_same(mapper, data, request.model)
+    target = target_of(request, data)
+    assert isinstance(target.domain, Grid)
+    with working("map"):
+        problem = Problem(target.domain, data.points, data.values, seed=settings.seed)
+        fields = _fields(mapper(problem, say), request.members, settings.seed)
+    attributes: dict[str, object] = {
+        "command": command,
+        "seed": settings.seed,
+        "method": "learned",
+        "version": version("matheron"),
+        "history": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {command}",
+        "model": mapper.model.card.notes,
+        "model_command": mapper.model.card.command,
+    }
+    with working(f"write {request.output}"):
+        write_fields(request, target, data, fields, attributes)
+
+
+def _fields(found: Mapped, members: int, seed: int) -> dict[str, Tensor]:
+    fields = {"": found.mean, "_std": found.std()}
+    if members:
+        fields["_member"] = found.sample(members, torch.Generator().manual_seed(seed))
+    return fields
+
+
+def _check_same(mapper: LearnedMapper, data: Observations, folder: Path) -> None:
+    r"""Refuses data of another variable, with the mean currents in them, or in other units."""
+    card, where = mapper.model.card, call("map", model=folder)
+    if data.quantity in ABSOLUTE:
+        got = f"'{data.variable}', which holds the mean currents"
+        raise refuse(where, "sea level anomalies", got, "Add --mdt FILE --quantity sla")
+    if data.quantity != "sla" and data.variable != card.variable:
+        cure = "Name the variable, or say --quantity sla"
+        raise refuse(where, "sea level anomalies", f"'{data.variable}'", cure)
+    if data.units and card.units and metres(data.units) != metres(card.units):
+        got, cure = f"'{data.units}'", "Convert them"
+        raise refuse(where, f"data in '{card.units}', as in the training", got, cure)

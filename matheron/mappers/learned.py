@@ -1,0 +1,286 @@
+r"""Maps by trained solvers: a window of days about each day, tile by tile."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ERROR_SCALES",
+    "LearnedMapper",
+    "correlated",
+    "days_of",
+    "learned",
+    "on_grid",
+]
+
+import math
+import torch
+import torch.nn as nn
+
+from collections.abc import Iterator
+from jaxtyping import Bool, Float
+from pathlib import Path
+from torch import Generator, Tensor
+
+from .problem import Mapped, Problem, Say
+from ..data.cells import Cells, to_cells
+from ..data.errors import call, refuse
+from ..domain import Grid
+from ..fit.architecture import build, describe, known_classes
+from ..fit.model_file import LearnedModel, load_model
+from ..fit.spread import GapSpread
+from ..observations import GriddedObservation, PointObservation
+from ..posterior import Conditional, Posterior
+from ..priors.base import Prior
+from ..solvers.tiled import Tiled
+
+PATCH = 96
+"""The most nodes of a tile on a side."""
+FEWEST = 8
+"""The fewest nodes of a map on a side: networks of several scales see nothing in fewer."""
+NARROW = 0.15
+"""The relative difference in the width of a degree of longitude that is told."""
+DIMS = ("time", "lat", "lon")
+ERROR_SCALES = ("error_duration", "error_lat", "error_lon")
+"""The scales of errors in days and degrees, among the numbers of a card."""
+
+
+def learned(folder: Path, variable: str | None = None, units: str | None = None) -> LearnedMapper:
+    r"""Returns the mapper of a trained solver.
+
+    Arguments:
+        folder: A folder of :func:`matheron.fit.save_model`, for windows of days of sea level.
+        variable: The variable of the problems, refused if the model is of another.
+        units: Their units, likewise.
+
+    Raises:
+        InputError: If the folder does not hold such a model, or is of another variable, or of
+            other units.
+    """
+    model = load_model(folder, variable=variable)
+    where, card = call("learned", folder=folder), model.card
+    if units and card.units and units != card.units:
+        raise refuse(where, f"data in {card.units}, as in the training", units, "Convert them")
+    needed = {"mean", "std", "noise", *ERROR_SCALES}
+    has = isinstance(model.others.get("spread"), GapSpread)
+    if model.grid.dims != DIMS or not has or not needed <= set(card.normalisation):
+        cure = "Name a folder of `matheron fit OSSE --method unet`"
+        raise refuse(where, "a model of windows of days, with a spread", "another", cure)
+    return LearnedMapper(model)
+
+
+def on_grid(prior: Prior, grid: Grid) -> Prior:
+    r"""Returns a prior with the same numbers on another grid."""
+    classes, tensors = known_classes(), dict[str, Tensor]()
+    made: nn.Module = build(describe(prior, classes, tensors), classes, tensors, grid)
+    made.load_state_dict(prior.state_dict())
+    assert isinstance(made, Prior)
+    return made.requires_grad_(False).eval()
+
+
+class LearnedMapper:
+    r"""A trained solver as a mapper: each day from the window of days about it.
+
+    Data are averaged over the cells of a grid with the steps of the training, the map is
+    interpolated from that grid. The std is what the density of the data tells of the errors on
+    days held out of the training; draws are the mean plus Gaussian errors with that std, and with
+    the correlations that errors had on these days.
+
+    Arguments:
+        model: The trained solver.
+        patch: The most nodes of a tile on a side.
+
+    Raises:
+        InputError: If a problem is not on days, latitudes and longitudes of the sphere, or is
+            smaller than eight steps of the training.
+    """
+
+    def __init__(self, model: LearnedModel, patch: int = PATCH) -> None:
+        self.model, self.patch = model, patch
+        self.times = model.grid.shape[0]
+        self.half = self.times // 2
+        self.steps = [a.diff().median().item() for a in model.grid.axes.values()]
+
+    def __call__(self, problem: Problem, say: Say) -> Mapped:
+        self._check(problem)
+        conditional = _Windowed(self, problem)
+        n, d = conditional.days.shape[1:], self.times
+        say(f"{self.model.card.notes}; windows of {d} days on {n[0]} x {n[1]} nodes")
+        wide = self._width(problem.grid) / self._width(self.model.grid)
+        if abs(wide - 1) > NARROW:
+            say(f"note: degrees of longitude are {wide:.2f} times as wide as in its training")
+        return Mapped(Posterior(conditional, problem.anomalies), problem.shift)
+
+    def _check(self, problem: Problem) -> None:
+        grid, where = problem.grid, call("learned", problem="...")
+        if grid.dims != DIMS or grid.metric != "sphere":
+            got = f"{grid.dims} on the {grid.metric}"
+            raise refuse(where, f"a map on {DIMS} of the sphere", got, "Give it dates and degrees")
+        for name, step in zip(DIMS[1:], self.steps[1:], strict=True):
+            axis = grid.axes[name]
+            width = (axis[-1] - axis[0]).item()
+            if width < (FEWEST - 1) * step * 0.99:
+                expected = f"a box of {FEWEST} steps of {step:.3g} degrees, those of the training"
+                raise refuse(where, expected, f"{width:.3g} along {name}", "Map a larger box")
+
+    @staticmethod
+    def _width(grid: Grid) -> float:
+        return math.cos(math.radians(grid.axes["lat"].mean().item()))
+
+    @torch.no_grad()
+    def daily(
+        self, grid: Grid, values: Float[Tensor, " n"], mask: Bool[Tensor, " n"]
+    ) -> Float[Tensor, "d h w"]:
+        r"""Returns the estimate of each day that has a window about it.
+
+        Arguments:
+            grid: A grid of consecutive days.
+            values: The data of its cells.
+            mask: Where there are some.
+        """
+        window = self._window(grid)
+        small = on_grid(self.model.prior, self._tile(window))
+        whole = on_grid(self.model.prior, window)
+        sizes = zip(window.dims, window.shape, strict=True)
+        halo = {k: self.patch // 6 for k, n in sizes if k != "time" and n > self.patch}
+        solver = Tiled(self.model.solver, small, halo)
+        found = [
+            self._middle(solver, whole, y, seen) for y, seen in self._windows(grid, values, mask)
+        ]
+        return torch.stack(found)
+
+    def _middle(self, solver: Tiled, whole: Prior, y: Tensor, seen: Tensor) -> Tensor:
+        grid = whole.domain
+        assert isinstance(grid, Grid)
+        if not seen.any():
+            return y.new_full(grid.shape[1:], self.model.card.normalisation["mean"])
+        noise = self.model.card.normalisation["noise"]
+        observation = GriddedObservation(grid, seen.flatten(), noise)
+        x = solver(whole, observation).estimate(y.flatten())  # type: ignore[attr-defined]
+        return x.reshape(grid.shape)[self.half]
+
+    @torch.no_grad()
+    def spread(self, grid: Grid, mask: Bool[Tensor, " n"]) -> Float[Tensor, "d h w"]:
+        r"""Returns the std of each day that has a window about it."""
+        law = self.model.others["spread"]
+        assert isinstance(law, GapSpread)
+        parts = self._windows(grid, mask.to(torch.float64), mask)
+        return torch.cat([law.of(seen[None])[:, self.half] for _, seen in parts])
+
+    def _windows(self, grid: Grid, values: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        both = [x.reshape(grid.shape) for x in (values, mask)]
+        for a in range(grid.shape[0] - self.times + 1):
+            yield tuple(x[a : a + self.times] for x in both)
+
+    def _window(self, grid: Grid) -> Grid:
+        lat, lon = grid.axes["lat"], grid.axes["lon"]
+        return Grid(time=grid.axes["time"][: self.times], lat=lat, lon=lon, metric=grid.metric)
+
+    def _tile(self, window: Grid) -> Grid:
+        lat, lon = (window.axes[k][: self.patch] for k in DIMS[1:])
+        return Grid(time=window.axes["time"], lat=lat, lon=lon, metric=window.metric)
+
+
+def days_of(grid: Grid, steps: list[float], half: int) -> Grid:
+    r"""Returns a grid of some steps about another, with the times before and after it.
+
+    Arguments:
+        grid: The grid to cover.
+        steps: The steps in time, latitude and longitude.
+        half: How many times to add at each end.
+
+    Example:
+        >>> box = Grid(time=[3.0], lat=[0.0, 1.0], lon=[0.0, 0.9], metric="sphere")
+        >>> days_of(box, [1.0, 0.5, 0.5], 2)
+        Grid(time: 5, lat: 3, lon: 3, metric='sphere')
+    """
+    time, lat, lon = (_covering(grid.axes[k], s) for k, s in zip(DIMS, steps, strict=True))
+    first = time[0] - half * steps[0]
+    days = first + steps[0] * torch.arange(len(time) + 2 * half, dtype=torch.float64)
+    return Grid(time=days, lat=lat, lon=lon, metric="sphere", epoch=grid.epoch)
+
+
+def _covering(axis: Float[Tensor, " k"], step: float) -> Float[Tensor, " j"]:
+    width = (axis[-1] - axis[0]).item()
+    count = math.ceil(width / step - 0.01)  # steps are the same to a hundredth
+    end = width if abs(count * step - width) <= 0.01 * step else count * step
+    return torch.linspace(0.0, end, count + 1, dtype=torch.float64) + axis[0]
+
+
+class _Windowed(Conditional):
+    r"""The law of a map, by windows."""
+
+    def __init__(self, mapper: LearnedMapper, problem: Problem) -> None:
+        prior = on_grid(mapper.model.prior, problem.grid)
+        numbers = mapper.model.card.normalisation
+        seen = PointObservation(problem.grid, problem.points, numbers["noise"])
+        super().__init__(prior, seen)
+        self.mapper, self.problem = mapper, problem
+        self.days = days_of(problem.grid, mapper.steps, mapper.half)
+        inner = slice(mapper.half, len(self.days.axes["time"]) - mapper.half)
+        axes = {k: v[inner] if k == "time" else v for k, v in self.days.axes.items()}
+        self.inner = Grid(metric="sphere", epoch=self.days.epoch, **axes)  # type: ignore[arg-type]
+        self.corners = self.inner.interpolation(problem.grid.points)
+        self.scales = [numbers[k] for k in ERROR_SCALES]
+
+    def _cells(self, y: Float[Tensor, " m"]) -> Cells:
+        return to_cells(self.days, self.problem.points, y)
+
+    def _interpolated(self, x: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n"]:
+        nodes, weights = self.corners
+        return (x[..., nodes] * weights).sum(dim=-1)
+
+    def estimate(self, y: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        rows = [self._mean(row) for row in y.reshape(-1, y.shape[-1])]
+        return torch.stack(rows).reshape(*y.shape[:-1], -1)
+
+    def _mean(self, y: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+        cells = self._cells(y)
+        return self._interpolated(self.mapper.daily(self.days, cells.mean, cells.mask).flatten())
+
+    def std(
+        self, y: Float[Tensor, " m"], size: int, generator: Generator | None
+    ) -> Float[Tensor, " n"]:
+        return self._interpolated(self.mapper.spread(self.days, self._cells(y).mask).flatten())
+
+    def sample(
+        self, y: Float[Tensor, " m"], size: int, generator: Generator | None = None
+    ) -> Float[Tensor, "size n"]:
+        errors = self._interpolated(correlated(self.inner, self.scales, size, generator))
+        # an average of neighbours is less variable than they are
+        nodes, weights = self.corners
+        errors = errors / self._shrunk(nodes, weights)
+        return self.estimate(y) + self.std(y, size, generator) * errors
+
+    def _shrunk(self, nodes: Tensor, weights: Tensor) -> Float[Tensor, " n"]:
+        r"""Returns the std of interpolated errors, where that of nodes is one."""
+        x = self.inner.points.coords[nodes]
+        away = (x[:, :, None] - x[:, None]).abs()
+        c = torch.stack([_matern(away[..., k] / s) for k, s in enumerate(self.scales)]).prod(dim=0)
+        return torch.einsum("nk,nkl,nl->n", weights, c, weights).sqrt()
+
+
+def correlated(
+    grid: Grid, scales: list[float], size: int, generator: Generator | None = None
+) -> Float[Tensor, "size n"]:
+    r"""Draws fields of variance one: products of Matern correlations (3/2) along the axes.
+
+    Arguments:
+        grid: The grid, without land.
+        scales: The lengthscale along each axis, in its units.
+        size: The number of draws.
+        generator: The random number generator.
+
+    Example:
+        >>> grid = Grid(time=[0.0, 1.0], x=[0.0, 1.0, 2.0])
+        >>> correlated(grid, [2.0, 3.0], 5).shape
+        torch.Size([5, 6])
+    """
+    z = torch.randn(size, *grid.shape, dtype=torch.float64, generator=generator)
+    for place, (axis, scale) in enumerate(zip(grid.axes.values(), scales, strict=True), start=1):
+        root = torch.linalg.cholesky(_matern((axis[:, None] - axis).abs() / scale))
+        z = (z.movedim(place, -1) @ root.mT).movedim(-1, place)
+    return z.flatten(1)
+
+
+def _matern(r: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    a = math.sqrt(3.0) * r
+    return (1 + a) * (-a).exp()

@@ -1,0 +1,173 @@
+"""Solvers that learn, from the command line: trained, resumed, mapped, compared, refused."""
+
+import json
+import numpy as np
+import pytest
+import shutil
+import torch
+import xarray as xr
+
+from safetensors.torch import load_file
+
+from matheron.compare import problem_of
+from matheron.fit import training
+from matheron.fit.checkpoint import write_checkpoint
+from matheron.mappers import learned
+from tests.learned_ocean import ocean, trained
+
+FIT = ("--window", 5, "--step", 0.5, "--updates", 6)
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """A folder to work in, with an experiment and a trained solver."""
+    monkeypatch.chdir(tmp_path)
+    ocean().save("osse")
+    shutil.copytree(trained("unet"), tmp_path / "model")
+    return tmp_path
+
+
+def done(ran):
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def refused(ran, *words):
+    assert ran.code == 2, ran.err
+    assert ran.err.count("\n") == 1
+    for word in words:
+        assert word in ran.err
+
+
+def tracks(folder, variable="sla"):
+    """Writes the data of one satellite as anomalies."""
+    with xr.open_dataset(folder / "osse" / "obs_jason1.nc") as ds:
+        name = next(k for k in ds if "ssh" in k)
+        table = ds[[name]].to_dataframe().reset_index()[["time", "lat", "lon", name]]
+    table = table.rename(columns={name: variable}).dropna()
+    table[variable] -= table[variable].mean()
+    table.to_csv(folder / "tracks.csv", index=False)
+    return table
+
+
+def test_a_training_that_is_cut_off_goes_on_to_the_same_weights(lab, cli, monkeypatch):
+    whole = done(cli("fit", "osse", "--method", "unet", *FIT, "-o", "whole"))
+    assert "on the days held out: rmse" in whole.out
+    assert {p.name for p in (lab / "whole").iterdir()} == {"model.json", "weights.safetensors"}
+    kept = []
+
+    def stopped(*arguments):
+        write_checkpoint(*arguments)
+        kept.append(arguments)
+        if len(kept) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "write_checkpoint", stopped)
+    assert cli("fit", "osse", "--method", "unet", *FIT, "-o", "cut").code == 1
+    assert {p.name for p in (lab / "cut").iterdir()} == {"plan.json", "run.safetensors"}
+    refused(cli("fit", "osse", "--method", "unet", *FIT, "-o", "cut"), "--resume")
+    refused(
+        cli("fit", "osse", "--method", "unet", "--updates", 9, "--resume", "-o", "cut"),
+        "as it began with",
+    )
+    # what was asked for is known
+    done(cli("fit", "osse", "--method", "unet", "--resume", "-o", "cut"))
+    one, other = (load_file(lab / k / "weights.safetensors") for k in ("whole", "cut"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    again = done(cli("fit", "osse", "--method", "unet", "--resume", "-o", "cut"))
+    assert again.out.startswith("unet on gulfstream")
+
+
+def test_the_minutes_choose_the_updates(lab, cli):
+    ran = done(cli("fit", "osse", "--method", "unet", *FIT[:4], "--minutes", 1e-3, "-o", "quick"))
+    assert "20 updates in 0.001 minutes" in ran.err
+    card = json.loads((lab / "quick" / "model.json").read_text())["card"]
+    assert card["command"].startswith("matheron fit osse --method unet")
+    assert "20 updates" in card["notes"]
+
+
+def test_a_trained_solver_maps_tracks(lab, cli):
+    table = tracks(lab)
+    first = str(table["time"].iloc[len(table) // 2])[:10]
+    spans = f"-65:-55:0.5,33:43:0.5,{first}:{first}:1"
+    model = ("--model", "model", f"--grid={spans}", "--members", 3)
+    done(cli("map", "tracks.csv", *model, "-o", "map.nc"))
+    with xr.open_dataset("map.nc") as ds:
+        assert ds.sla.shape[-2:] == (21, 21)
+        assert float(ds.sla_std.min()) > 0
+        assert ds.sla_member.sizes["realization"] == 3
+        assert ds.attrs["model"].startswith("unet on gulfstream")
+        mean = ds.sla.values
+    table.sample(frac=1, random_state=0).to_csv("tracks.csv", index=False)
+    done(cli("map", "tracks.csv", *model, "-o", "again.nc"))
+    with xr.open_dataset("again.nc") as ds:
+        np.testing.assert_allclose(ds.sla.values, mean, atol=1e-5)
+
+
+def test_files_of_an_experiment_give_the_map_of_its_row(lab, cli):
+    problem = problem_of(ocean(), 0.5)
+    first, last = ocean().calendar.scored
+    files = sorted((lab / "osse").glob("obs_*.nc"))
+    heights = ("--mdt", "osse/mdt.nc", "--quantity", "sla")
+    grid = f"--grid=-65:-55:0.5,33:43:0.5,{first}:{last}:1"
+    done(cli("map", *files, "--model", "model", *heights, grid, "-o", "map.nc"))
+    found = learned(lab / "model")(problem, print)
+    anomaly = problem.grid.unflatten(found.mean - problem.shift)
+    with xr.open_dataset("map.nc") as ds:
+        # the mean topography is interpolated by another routine, and files hold single precision
+        np.testing.assert_allclose(ds.sla.values, anomaly, atol=2e-3)
+        np.testing.assert_allclose(
+            ds.sla_std.values, problem.grid.unflatten(found.std()), rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("variable", "options", "words"),
+    [
+        ("adt", (), ("sea level anomalies", "--mdt FILE --quantity sla")),
+        ("sst", (), ("sea level anomalies", "'sst'")),
+        ("sla", ("--method", "kriging"), ("a method of its own",)),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(variable, options, words, lab, cli):
+    tracks(lab, variable)
+    grid = "--grid=-65:-55:0.5,33:43:0.5,2012-10-04:2012-10-05:1"
+    refused(cli("map", "tracks.csv", "--model", "model", grid, *options, "-o", "map.nc"), *words)
+    assert not (lab / "map.nc").exists()
+
+
+def test_a_broken_model_is_refused(lab, cli):
+    tracks(lab)
+    weights = lab / "model" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    refused(cli("map", "tracks.csv", "--model", "model", "--grid=same", "-o", "map.nc"), "model")
+
+
+def test_a_trained_solver_has_a_row(lab, cli):
+    ran = done(cli("compare", "osse", "--methods", "mine=model", "--step", 0.5, "-o", "board"))
+    assert "mine" in ran.out
+    assert (lab / "board" / "leaderboard.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (("compare", "osse", "--methods", "oi=model"), ("a new name",)),
+        (("compare", "osse", "--methods", "mine=nowhere"), ("nowhere",)),
+        (("compare", "osse", "--methods", "mine="), ("a folder after '='",)),
+        (("compare", "osse", "--methods", "mine=model,mine=model"), ("each name once",)),
+        (("fit", "tracks.csv", "--method", "unet", "-o", "m"), ("matheron osse --train",)),
+        (("fit", "osse", "--method", "spde", "--updates", 3, "-o", "m"), ("4dvarnet",)),
+        (("fit", "osse", "--method", "unet", "--trend", "1", "-o", "m"), ("other methods",)),
+        (("fit", "osse", "--method", "unet", "--window", 4, "-o", "m"), ("odd number",)),
+        (("fit", "osse", "--method", "unet", "--minutes", -1, "-o", "m"), ("positive",)),
+        (
+            ("fit", "osse", "--method", "unet", "--minutes", 1, "--updates", 3, "-o", "m"),
+            ("one of them",),
+        ),
+    ],
+)
+def test_bad_calls_are_refused_in_one_line(call, words, lab, cli):
+    refused(cli(*call), *words)
+    assert not (lab / "m").exists()

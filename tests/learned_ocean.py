@@ -1,0 +1,38 @@
+"""A tiny experiment with another ocean to train on, and solvers that learned a little on it."""
+
+import functools
+import tempfile
+
+from pathlib import Path
+
+from matheron.compare import Plan, learn
+from matheron.osse import Experiment
+
+TINY = {"window": 5, "step": 0.5, "patch": 16, "width": 8, "iterations": 2, "updates": 12}
+
+
+@functools.cache
+def ocean() -> Experiment:
+    return Experiment.make(
+        "gulfstream",
+        "4nadirs",
+        days=8,
+        size=32,
+        spacing=0.5,
+        spin_up=60,
+        train=True,
+        cache=False,
+    )
+
+
+@functools.cache
+def _parent() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def trained(method: str) -> Path:
+    """Returns the folder of a model that learned for a second or two."""
+    folder = Path(_parent().name) / method
+    learn(ocean(), Plan(method, **TINY), folder, command="a test")
+    return folder
