@@ -284,7 +284,7 @@ def apart(task: str, size: int, folder: Path) -> list[Row]:
 
 def picture(rows: list[Row], path: Path) -> None:
     """Draws the cost per unknown as fields grow, and that of dense and sparse matrices."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
     styles = {"spatial": "-o", "spacetime": "--s", "spacetime, white": ":^"}
     shown = {"condition: order and factor": "condition", "exact std": "exact std"}
     for task, style in styles.items():
@@ -301,7 +301,7 @@ def picture(rows: list[Row], path: Path) -> None:
     right.set(xlabel="nodes, one in twenty observed", ylabel="seconds", title="Mean and std")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.18), ncols=2)
     figure.savefig(path, dpi=80)
 
 
