@@ -10,14 +10,12 @@ import json
 import torch
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from torch import Tensor
 from typing import Any
 
 from .border import output_folder, say, working
-from .mapping import Request, check_request, data_of, target_of, write_fields
+from .mapping import Request, check_request, data_of, provenance, target_of, write_fields
 from .settings import Settings
 from .training import training_bar
 from .. import compare
@@ -164,12 +162,8 @@ def map_learned(request: Request, settings: Settings, command: str = "") -> None
     with working("map"):
         problem = Problem(target.domain, data.points, data.values, seed=settings.seed)
         fields = _fields(mapper(problem, say), request.members, settings.seed)
-    attributes: dict[str, object] = {
-        "command": command,
-        "seed": settings.seed,
-        "method": "learned",
-        "version": version("matheron"),
-        "history": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {command}",
+    attributes = {
+        **provenance(command, "learned", settings.seed),
         "model": mapper.model.card.notes,
         "model_command": mapper.model.card.command,
     }

@@ -9,6 +9,7 @@ __all__ = [
     "data_of",
     "fit_model",
     "make_map",
+    "provenance",
     "target_of",
     "write_fields",
 ]
@@ -367,11 +368,7 @@ def make_map(request: Request, settings: Settings, command: str = "") -> None:
     with working("condition"):
         fields = _fields(solver(prior, observation)(y), observation, request.members, settings)
     attributes = {
-        "command": command,
-        "seed": settings.seed,
-        "method": settings.method,
-        "version": version("matheron"),
-        "history": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {command}",
+        **provenance(command, settings.method, settings.seed),
         "model": model.structure or "given",
         "model_summary": model.summary,
         "solver": why,
@@ -398,6 +395,17 @@ def _datum_variance(observation: LinearObservation) -> float:
     bias = observation.bias_variance
     noise = observation.noise_variance.mean().item()
     return noise + (bias.mean().item() if len(bias) else 0.0)
+
+
+def provenance(command: str, method: str, seed: int) -> dict[str, object]:
+    r"""Returns what a map says of how it was made."""
+    return {
+        "command": command,
+        "seed": seed,
+        "method": method,
+        "version": version("matheron"),
+        "history": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {command}",
+    }
 
 
 def write_fields(

@@ -19,7 +19,7 @@ from .runs import model_sum, run_method
 from .scores import truth_at
 from .. import plots
 from ..domain import dates_of
-from ..mappers import IMAGES, TRACKS, learned, mapper
+from ..mappers import IMAGES, TRACKS, mapper
 from ..metrics.spectral import Field, published, spectral_score
 from ..osse import Experiment
 
@@ -110,7 +110,7 @@ class Board:
         map_grid(experiment, self.step)
         fit = IMAGES if images(experiment) else TRACKS
         for name in methods:
-            mapper(name, self.models.get(name))
+            mapper(name, self.models.get(name), experiment.variable, "m")
             if name not in fit and (images(experiment) or name not in self.models):
                 what = "images" if images(experiment) else "tracks"
                 msg = (
@@ -118,8 +118,6 @@ class Board:
                     f"{', '.join(fit)}, got {name!r}. Choose among them."
                 )
                 raise ValueError(msg)
-            if name in self.models:
-                learned(self.models[name], experiment.variable, "m")
 
     def _settle(self, experiment: Experiment, force: bool) -> None:
         r"""Makes the folder, and notes what its maps are of."""

@@ -21,8 +21,7 @@ from typing import Any
 from .problems import images, problem_of
 from .scores import score_map
 from ..data import map_dataset, write_dataset
-from ..mappers import learned, mapper
-from ..mappers.problem import Mapper
+from ..mappers import mapper
 from ..osse import Experiment
 
 GIB = 2**30 if sys.platform == "darwin" else 2**20
@@ -105,7 +104,7 @@ class _Job:
     def _mapped(self) -> dict[str, Any]:
         experiment = Experiment.load(self.folder)
         problem = problem_of(experiment, self.step, self.only, self.seed)
-        method = self._mapper(experiment)
+        method = mapper(self.name, self.model, experiment.variable, "m")
         said: list[str] = []
         generator = torch.Generator().manual_seed(self.seed)
         begun = resource.getrusage(resource.RUSAGE_SELF)
@@ -126,11 +125,6 @@ class _Job:
         path = self.output / f"{self.name}.nc"
         _write(experiment, problem.grid, mean, std, draws, path, row)
         return row
-
-    def _mapper(self, experiment: Experiment) -> Mapper:
-        if self.model is None:
-            return mapper(self.name)
-        return learned(self.model, experiment.variable, "m")
 
 
 def model_sum(model: Path | None) -> str | None:

@@ -315,20 +315,19 @@ def _target(
     return y, (std.square() + outcome.batch.noise_std.square()).sqrt(), weights
 
 
-def _check_against(where: str, against: str) -> None:
+def _gaussian(name: str, score: Callable[..., Tensor], spread: Spread, against: str) -> Loss:
+    r"""Returns the mean of a score of a Gaussian law with a predicted spread."""
     if against not in AGAINST:
-        msg = f"{where}(against=...): expected one of {AGAINST}, got {against!r}. Choose one."
+        msg = f"{name}(against=...): expected one of {AGAINST}, got {against!r}. Choose one."
         raise ValueError(msg)
 
+    def rule(outcome: Outcome) -> Float[Tensor, " b"]:
+        truth, std, weights = _target(outcome, spread, against, name)
+        # a last axis of one, so that scores are of each node and no average
+        each = score(outcome.x[..., None], std[..., None], truth[..., None])
+        return _mean(each, weights)
 
-def _at_nodes(
-    score: Callable[..., Tensor],
-    x: Float[Tensor, "b n"],
-    std: Float[Tensor, "b n"],
-    truth: Float[Tensor, "b n"],
-) -> Float[Tensor, "b n"]:
-    r"""Returns a score at each node, not its average."""
-    return score(x[..., None], std[..., None], truth[..., None])
+    return Loss(name, rule, spread if isinstance(spread, nn.Module) else None)
 
 
 def gaussian_likelihood(spread: Spread, against: str = "truth") -> Loss:
@@ -344,13 +343,7 @@ def gaussian_likelihood(spread: Spread, against: str = "truth") -> Loss:
     Raises:
         ValueError: If ``against`` is neither.
     """
-    _check_against("gaussian_likelihood", against)
-
-    def rule(outcome: Outcome) -> Float[Tensor, " b"]:
-        truth, std, weights = _target(outcome, spread, against, "gaussian_likelihood")
-        return _mean(_at_nodes(log_score_gaussian, outcome.x, std, truth), weights)
-
-    return Loss("gaussian_likelihood", rule, spread if isinstance(spread, nn.Module) else None)
+    return _gaussian("gaussian_likelihood", log_score_gaussian, spread, against)
 
 
 def crps(spread: Spread, against: str = "truth") -> Loss:
@@ -369,13 +362,7 @@ def crps(spread: Spread, against: str = "truth") -> Loss:
     Raises:
         ValueError: If ``against`` is neither.
     """
-    _check_against("crps", against)
-
-    def rule(outcome: Outcome) -> Float[Tensor, " b"]:
-        truth, std, weights = _target(outcome, spread, against, "crps")
-        return _mean(_at_nodes(crps_gaussian, outcome.x, std, truth), weights)
-
-    return Loss("crps", rule, spread if isinstance(spread, nn.Module) else None)
+    return _gaussian("crps", crps_gaussian, spread, against)
 
 
 def every_iterate(loss: Loss, growth: float = 1.0) -> Loss:

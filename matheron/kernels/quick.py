@@ -10,7 +10,7 @@ own: for windows of thousands of data the time goes to memory.
 
 from __future__ import annotations
 
-__all__ = ["half_integer", "quick", "quick_table", "suits"]
+__all__ = ["closed_form", "half_integer", "quick", "quick_table", "suits"]
 
 import functools
 import math
@@ -43,6 +43,19 @@ def half_integer(order: int) -> tuple[float, ...]:
     """
     p, f = order, math.factorial
     return tuple(f(p) * f(2 * p - k) * 2**k / (f(2 * p) * f(p - k) * f(k)) for k in range(p + 1))
+
+
+def closed_form(u: Float[Tensor, "*shape"], polynomial: tuple[float, ...]) -> Tensor:
+    r"""Returns a polynomial times :math:`e^{-u}`, differentiable.
+
+    Example:
+        >>> closed_form(torch.tensor([0.0, 1.0]), half_integer(0)).tolist()[0]
+        1.0
+    """
+    value = torch.full_like(u, polynomial[-1])
+    for k in reversed(polynomial[:-1]):
+        value = value * u + k
+    return value * (-u).exp()
 
 
 def suits(a: Tensor, b: Tensor, *parameters: Tensor) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from typing import ClassVar
 
 from .base import Kernel, positive
-from .quick import ORDERS, half_integer, quick, quick_table, suits
+from .quick import ORDERS, closed_form, half_integer, quick, quick_table, suits
 from ..linalg.composition import (
     Composition,
     Factor,
@@ -295,12 +295,7 @@ class Matern(Stationary):
 
     def _correlation(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         c = self._polynomial
-        if c is None:
-            return super()._correlation(u)
-        value = torch.full_like(u, c[-1])
-        for k in reversed(c[:-1]):
-            value = value * u + k
-        return value * (-u).exp()
+        return super()._correlation(u) if c is None else closed_form(u, c)
 
     def _quick(self, x: Float[Tensor, "p k"], s: Float[Tensor, "q k"]) -> Float[Tensor, "p q"]:
         c = self._polynomial

@@ -27,6 +27,7 @@ from ..domain import Grid
 from ..fit.architecture import build, describe, known_classes
 from ..fit.model_file import LearnedModel, load_model
 from ..fit.spread import GapSpread
+from ..kernels.quick import closed_form, half_integer
 from ..observations import GriddedObservation, PointObservation
 from ..posterior import Conditional, Posterior
 from ..priors.base import Prior
@@ -282,5 +283,4 @@ def correlated(
 
 
 def _matern(r: Float[Tensor, ...]) -> Float[Tensor, ...]:
-    a = math.sqrt(3.0) * r
-    return (1 + a) * (-a).exp()
+    return closed_form(math.sqrt(3.0) * r, half_integer(1))

@@ -36,22 +36,28 @@ MAPPERS: dict[str, Mapper] = {**TRACKS, **IMAGES}
 """All of them."""
 
 
-def mapper(name: str, model: Path | None = None) -> Mapper:
+def mapper(
+    name: str, model: Path | None = None, variable: str | None = None, units: str | None = None
+) -> Mapper:
     r"""Returns a mapper by its name, or that of a trained solver, whatever its name.
 
     Arguments:
         name: The name.
         model: The folder of a trained solver.
+        variable: The variable of the problems, refused if that solver is of another.
+        units: Their units, likewise.
 
     Raises:
-        ValueError: If there is none of that name, or if it is that of another than the model.
+        ValueError: If there is none of that name, if it is that of another than the model, or if
+            the model is of another variable.
 
     Example:
         >>> mapper("oi-odc2020a").__doc__.split(":")[0]
         'The optimal interpolation of the 2020a challenge'
     """
     if model is not None:
-        return _trained(name, model)
+        _check_new(name, model)
+        return learned(model, variable, units)
     if name not in MAPPERS:
         msg = (
             f"mapper(name=...): expected one of {', '.join(sorted(MAPPERS))}, got {name!r}. "
@@ -61,7 +67,7 @@ def mapper(name: str, model: Path | None = None) -> Mapper:
     return MAPPERS[name]
 
 
-def _trained(name: str, model: Path) -> Mapper:
+def _check_new(name: str, model: Path) -> None:
     # the name is that of files, and of a row among others
     if name in MAPPERS or not name.replace("-", "").replace("_", "").isalnum():
         msg = (
@@ -69,4 +75,3 @@ def _trained(name: str, model: Path) -> Mapper:
             f"got {name!r}. Write e.g. my-unet={model}."
         )
         raise ValueError(msg)
-    return learned(model)

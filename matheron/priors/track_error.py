@@ -18,7 +18,7 @@ from torch import Tensor
 from .markov import MarkovPrior
 from .quantities import Quantity
 from ..domain import Grid, Points
-from ..kernels.quick import ORDERS, half_integer
+from ..kernels.quick import ORDERS, closed_form, half_integer
 from ..linalg.sparse import Assembly, Pattern, Sparse
 
 BEFORE = 8
@@ -199,9 +199,7 @@ def _correlation(r: Tensor, nu: float) -> Tensor:
     r"""Returns the Matern correlation at distances in lengthscales."""
     if nu == math.inf:
         return torch.exp(-r.square() / 2)
-    u = math.sqrt(2 * nu) * r
-    series = sum(c * u**k for k, c in enumerate(half_integer(int(nu))))
-    return series * torch.exp(-u)
+    return closed_form(math.sqrt(2 * nu) * r, half_integer(int(nu)))
 
 
 def _given_before(rho: Float[Tensor, "k n n"]) -> Float[Tensor, " all"]:
