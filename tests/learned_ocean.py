@@ -5,10 +5,18 @@ import tempfile
 
 from pathlib import Path
 
-from matheron.compare import Plan, learn
+from matheron.compare import Course, Plan, course_of, learn
 from matheron.osse import Experiment
 
-TINY = {"window": 5, "step": 0.5, "patch": 16, "width": 8, "iterations": 2, "updates": 12}
+TINY = {
+    "window": 5,
+    "step": 0.5,
+    "patch": 16,
+    "width": 8,
+    "iterations": 2,
+    "updates": 12,
+    "first": "none",
+}
 
 
 @functools.cache
@@ -34,5 +42,11 @@ def _parent() -> tempfile.TemporaryDirectory:
 def trained(method: str) -> Path:
     """Returns the folder of a model that learned for a second or two."""
     folder = Path(_parent().name) / method
-    learn(ocean(), Plan(method, **TINY), folder, command="a test")
+    learn(course(method), folder, command="a test")
     return folder
+
+
+@functools.cache
+def course(method: str, **settings) -> Course:
+    """Returns the tiny ocean to train on."""
+    return course_of(ocean(), Plan(method, **{**TINY, **settings}), lambda _: None)

@@ -140,14 +140,26 @@ def fit(
         float | None, typer.Option(help="About how long it may learn, instead of --updates.")
     ] = None,
     window: Annotated[
-        int | None, typer.Option(help="The days that it maps a day from, odd. [9]")
+        int | None, typer.Option(help="The days that it maps a day from, odd. [15]")
     ] = None,
     step: Annotated[
         float | None, typer.Option(help="The step of its grid, in degrees. [0.2]")
     ] = None,
+    oceans: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many oceans it learns from; others are simulated. [1]"),
+    ] = None,
+    first: Annotated[
+        str | None, typer.Option("--first-guess", help="What it starts from: oi or none. [oi]")
+    ] = None,
+    purpose: Annotated[
+        str | None, typer.Option(help="mapping, near-real-time or forecast. [mapping]")
+    ] = None,
+    lead: Annotated[int | None, typer.Option(help="The days ahead of a forecast.")] = None,
 ) -> None:
     """Fit a model to some data by maximum likelihood, or let a solver learn on an OSSE."""
-    plan = {"updates": updates, "window": window, "step": step}
+    plan: dict[str, Any] = {"updates": updates, "window": window, "step": step, "oceans": oceans}
+    plan |= {"first": first, "purpose": purpose, "lead": lead}
     if method in LEARNED:
         reading = (variable, lon, lat, time, x, y, mdt, quantity)
         others = (*reading, trend, metric, config, alpha, velocity)

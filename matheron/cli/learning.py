@@ -9,7 +9,7 @@ import dataclasses
 import json
 import torch
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from torch import Tensor
 from typing import Any
@@ -29,8 +29,8 @@ from ..mappers.learned import LearnedMapper, learned
 from ..mappers.problem import Mapped, Problem
 from ..osse import Experiment
 
-PLAN, RUN = "plan.json", "run.safetensors"
-"""What was asked for, and where the training stands: until the model is there."""
+PLAN, RUN, OCEANS = "plan.json", "run.safetensors", "oceans.safetensors"
+"""What was asked for, where the training stands, and on what: until the model is there."""
 
 
 def train_model(
@@ -61,25 +61,28 @@ def train_model(
     if resume and (folder / "model.json").exists():
         return _finished(folder)
     ocean = Experiment.load(experiment)
-    plan = _known(folder, asked) if resume else None
-    if plan is None:
-        plan = Plan(**asked)
-        if minutes is not None:
+    known = _known(folder, asked) if resume else None
+    plan = known or Plan(**asked)
+    with _begun(folder):
+        with working("prepare the oceans to train on"):
+            course = compare.course_of(ocean, plan, say, folder / OCEANS)
+        if minutes is not None and known is None:
             with working("time some updates"):
-                plan = compare.timed(ocean, plan, minutes)
-            say(f"{plan.updates} updates in {minutes:g} minutes")
-    elif minutes is not None:
-        say(f"note: {plan.updates} updates, as the training began with")
-    with _begun(folder, plan), training_bar(plan.method) as tell:
-        kept: dict[str, Any] = {"command": command, "checkpoint": folder / RUN}
-        compare.learn(ocean, plan, folder, **kept, progress=tell)
+                course = compare.timed(course, minutes)
+            say(f"{course.plan.updates} updates in {minutes:g} minutes")
+        elif minutes is not None:
+            say(f"note: {plan.updates} updates, as the training began with")
+        _note(folder, course.plan)
+        with training_bar(plan.method) as tell:
+            kept: dict[str, Any] = {"command": command, "checkpoint": folder / RUN}
+            compare.learn(course, folder, **kept, progress=tell)
     say(f"wrote {folder}/")
     return _finished(folder)
 
 
 def _folder(output: Path, resume: bool) -> Path:
     folder = output_folder(output, resume)
-    if (folder / PLAN).exists() and not resume:
+    if any((folder / name).exists() for name in (PLAN, OCEANS)) and not resume:
         what, got = "a new folder", "one with a training that was cut off"
         cure = "Give --resume to go on with it, or name another folder"
         raise refuse(call("fit", output=output), what, got, cure)
@@ -103,18 +106,22 @@ def _known(folder: Path, asked: dict[str, Any]) -> Plan | None:
     return plan
 
 
-@contextlib.contextmanager
-def _begun(folder: Path, plan: Plan) -> Iterator[None]:
-    r"""Notes the plan; takes it away if what was asked for is refused before any work."""
-    new = not folder.exists()
-    folder.mkdir(exist_ok=True)
+def _note(folder: Path, plan: Plan) -> None:
     with whole_or_not(folder.absolute() / PLAN) as part:
         part.write_text(json.dumps(dataclasses.asdict(plan), indent=1), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _begun(folder: Path) -> Iterator[None]:
+    r"""Makes the folder; takes it away if what was asked for is refused before any work."""
+    new = not folder.exists()
+    folder.mkdir(exist_ok=True)
     try:
         yield
     except ValueError:
         if not (folder / RUN).exists():
-            (folder / PLAN).unlink()
+            for name in (PLAN, OCEANS):
+                (folder / name).unlink(missing_ok=True)
             if new:
                 folder.rmdir()
         raise
@@ -123,16 +130,22 @@ def _begun(folder: Path, plan: Plan) -> Iterator[None]:
 def _finished(folder: Path) -> str:
     r"""Removes what is left of a training whose model is there; returns the model in words."""
     card = learned(folder).model.card
-    for name in (RUN, PLAN):
+    for name in (RUN, PLAN, OCEANS):
         (folder / name).unlink(missing_ok=True)
     scores = card.scores
     days = ", ".join(f"{k} {a} to {b}" for k, (a, b) in card.split.items())
     return (
         f"{card.notes}\n{days}\n"
-        f"on the days held out: rmse {scores['rmse']:.4g} {card.units}, "
+        f"on the days held out: rmse {scores['rmse']:.4g} {card.units}{_of_guess(scores)}, "
         f"crps {scores['crps']:.4g} {card.units}, spread over error {scores['spread_skill']:.3g}; "
         f"std of the field {card.normalisation['std']:.4g} {card.units}"
     )
+
+
+def _of_guess(scores: Mapping[str, float]) -> str:
+    if "rmse_first_guess" not in scores:
+        return ""
+    return f" (first guess {scores['rmse_first_guess']:.4g})"
 
 
 def is_learned(folder: Path | None) -> bool:

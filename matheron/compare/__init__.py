@@ -6,9 +6,20 @@ import importlib
 
 from typing import Any
 
-__all__ = ["Board", "Plan", "learn", "problem_of", "run_method", "score_map", "timed"]
+__all__ = [
+    "Board",
+    "Course",
+    "Plan",
+    "course_of",
+    "learn",
+    "problem_of",
+    "run_method",
+    "score_map",
+    "timed",
+]
 
 from .board import Board
+from .course import Course, course_of
 from .plans import Plan
 from .problems import problem_of
 from .runs import run_method

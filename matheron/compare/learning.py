@@ -8,22 +8,25 @@ import dataclasses
 import math
 import time
 import torch
+import torch.nn as nn
 
 from collections.abc import Callable
-from jaxtyping import Float
+from dataclasses import dataclass
+from jaxtyping import Bool, Float
 from lightning_fabric import Fabric
 from pathlib import Path
 from torch import Generator, Tensor
 
-from .lessons import Lesson, lesson_of
-from .plans import VALIDATIONS, Plan
+from .course import Course
+from .lessons import Lesson
+from .plans import VALIDATIONS
 from ..domain import Grid
 from ..fit import Card, GapSpread, LearnedModel, save_model
 from ..fit.schedule import History, TrainingProgress
 from ..fit.training import train
+from ..mappers.first_guess import FirstGuess
 from ..mappers.learned import ERROR_SCALES, LearnedMapper
 from ..metrics.scores import crps_gaussian
-from ..osse import Experiment
 
 Tell = Callable[[TrainingProgress], None]
 TIMED = 4
@@ -37,8 +40,7 @@ HALF = 1.6783
 
 
 def learn(
-    experiment: Experiment,
-    plan: Plan,
+    course: Course,
     folder: Path,
     *,
     command: str = "",
@@ -46,14 +48,13 @@ def learn(
     fabric: Fabric | None = None,
     progress: Tell | None = None,
 ) -> LearnedModel:
-    r"""Trains a solver on the other ocean of an experiment, and writes it as a folder.
+    r"""Trains a solver on the oceans of a course, and writes it as a folder.
 
     The std is fitted on the days held out, by CRPS, as a function of the density of data; what
     errors are correlated by is measured there.
 
     Arguments:
-        experiment: The experiment, with an ocean to train on.
-        plan: What is trained.
+        course: The oceans, and what is planned.
         folder: The folder of the model.
         command: The command that asked for it, for the card.
         checkpoint: The file from which a training that was cut off goes on.
@@ -64,17 +65,17 @@ def learn(
         The trained solver, its spread and its card.
 
     Raises:
-        ValueError: If there is no ocean to train on, or too few days; or what
-            :func:`matheron.fit.train` refuses.
+        ValueError: What :func:`matheron.fit.train` refuses.
     """
-    lesson = lesson_of(experiment, plan.step, plan.window)
-    source, validation = lesson.windows(plan.patch, plan.exchange)
-    solver, prior = plan.made(source.grid, *lesson.moments())
+    plan = course.plan
+    source, validation = course.windows()
+    units = course.units(source.grid)
+    solver, prior = plan.made(units)
     history = train(
         solver,
         prior,
         source,
-        plan.loss(lesson.moments()[1]),
+        plan.loss(units),
         validation,
         plan.schedule,
         fabric=fabric,
@@ -84,18 +85,19 @@ def learn(
     )
     solver.cpu().eval()
     prior.cpu().eval()
-    spread = GapSpread(lesson.moments()[1])
-    card = _card(experiment, plan, lesson, history, command)
-    model = LearnedModel(solver, prior, card, source.grid, {"spread": spread})
-    model = _calibrated(model, lesson)
-    save_model(folder, solver, prior, model.card, others=model.others)
+    others: dict[str, nn.Module] = {"spread": GapSpread(units.std)}
+    if course.guess is not None:
+        others["guess"] = course.guess
+    card = _card(course, history, command)
+    model = LearnedModel(solver, prior, card, source.grid, others)
+    model = _calibrated(model, course)
+    classes = {"FirstGuess": FirstGuess}
+    save_model(folder, solver, prior, model.card, others=model.others, classes=classes)
     return model
 
 
-def timed(
-    experiment: Experiment, plan: Plan, minutes: float, fabric: Fabric | None = None
-) -> Plan:
-    r"""Returns the plan with as many updates as take some minutes on this machine.
+def timed(course: Course, minutes: float, fabric: Fabric | None = None) -> Course:
+    r"""Returns the course with as many updates as take some minutes on this machine.
 
     Raises:
         ValueError: If the time is not positive.
@@ -103,15 +105,16 @@ def timed(
     if not 0 < minutes < math.inf:
         msg = f"timed(minutes=...): expected a positive number, got {minutes}. Give e.g. 30."
         raise ValueError(msg)
-    lesson = lesson_of(experiment, plan.step, plan.window)
-    source, _ = lesson.windows(plan.patch, plan.exchange)
-    solver, prior = plan.made(source.grid, *lesson.moments())
+    plan = course.plan
+    source, _ = course.windows()
+    units = course.units(source.grid)
+    solver, prior = plan.made(units)
     ticks: list[float] = []
     train(
         solver,
         prior,
         source,
-        plan.loss(lesson.moments()[1]),
+        plan.loss(units),
         schedule=dataclasses.replace(plan.schedule, steps=TIMED),
         fabric=fabric,
         generator=Generator().manual_seed(plan.seed),
@@ -119,71 +122,146 @@ def timed(
     )
     each = (ticks[-1] - ticks[0]) / (len(ticks) - 1)  # the first one warms up
     updates = max(VALIDATIONS, int(SHARE * 60 * minutes / each))
-    return dataclasses.replace(plan, updates=updates)
+    return dataclasses.replace(course, plan=dataclasses.replace(plan, updates=updates))
 
 
-def _card(
-    experiment: Experiment, plan: Plan, lesson: Lesson, history: History, command: str
-) -> Card:
-    mean, std = lesson.moments()
-    own = experiment.recipe
-    known = f"{plan.method} on {own.preset}, {own.constellation}, noise {own.noise}"
-    about = f"{plan.window} days, {plan.step:g} degrees, {plan.updates} updates"
+def _card(course: Course, history: History, command: str) -> Card:
+    (mean, std), plan = course.moments(), course.plan
+    known = f"{plan.method} on {course.about}"
+    use = plan.purpose if plan.purpose == "mapping" else f"{plan.purpose}, lead {plan.lead}"
+    many = f", {plan.oceans} oceans" if plan.oceans > 1 else ""
+    many += ", from data alone" if plan.blind else ""
+    step = plan.step or course.grid.axes["lat"].diff().median().item()
+    about = f"{use}, {plan.window} days, {step:.3g} degrees, {plan.updates} updates{many}"
     return Card(
-        variable=experiment.variable,
-        units="m",
-        normalisation={"mean": mean, "std": std, "noise": lesson.noise},
-        split=lesson.dates(),
+        variable=course.variable,
+        units="1" if course.images else "m",
+        normalisation={"mean": mean, "std": std, "noise": course.noise},
+        split=course.lessons[0].dates(),
         seed=plan.seed,
         command=command,
         scores={"validation": history.best or math.nan, "training_seconds": history.seconds},
         notes=f"{known}; {about}",
+        purpose=plan.purpose,
+        lead=plan.lead,
     )
 
 
 # errors on the days held out
 
 
-def _calibrated(model: LearnedModel, lesson: Lesson) -> LearnedModel:
-    r"""Returns the model with the law of its errors, as maps of the days held out have them."""
+@dataclass(frozen=True)
+class _Held:
+    r"""Maps of days held out: their errors, where these count, and where data were seen.
+
+    Arguments:
+        errors: The errors, zero where they do not count.
+        counts: Where they do.
+        seen: Where the solver saw data, in the window of each day.
+        first: The errors of the first guess, likewise.
+        noise: The std of the errors of what maps are judged by.
+    """
+
+    errors: Float[Tensor, "d h w"]
+    counts: Bool[Tensor, "d h w"]
+    seen: Bool[Tensor, "d k h w"]
+    first: Float[Tensor, "d h w"] | None = None
+    noise: float = 0.0
+
+    @property
+    def all(self) -> Float[Tensor, " j"]:
+        r"""The errors that count."""
+        return self.errors[self.counts]
+
+    def over(self, later: _Held) -> _Held:
+        r"""Returns the maps of both: of the other where this one's do not count."""
+        days = self.counts.flatten(1).any(dim=1)[:, None, None]
+        first = None
+        if self.first is not None and later.first is not None:
+            first = torch.where(days, self.first, later.first)
+        return dataclasses.replace(
+            self,
+            errors=torch.where(days, self.errors, later.errors),
+            counts=torch.where(days, self.counts, later.counts),
+            seen=torch.where(days[..., None], self.seen, later.seen),
+            first=first,
+        )
+
+
+def _held(mapper: LearnedMapper, lesson: Lesson, noise: float) -> tuple[Grid, _Held]:
+    r"""Returns the days held out of a lesson, and the maps of those that have a window."""
     start, end = lesson.spans["validation"]
-    shape, half = lesson.grid.shape, lesson.window // 2
     days = {k: a[start:end] if k == "time" else a for k, a in lesson.grid.axes.items()}
     grid = Grid(metric="sphere", **days)  # type: ignore[arg-type]
-    y, seen, truth = (
-        x.reshape(shape)[start:end] for x in (lesson.values, lesson.mask, lesson.truth)
-    )
-    mapper = LearnedMapper(model)
-    errors = mapper.daily(grid, y.flatten(), seen.flatten()) - truth[half : len(truth) - half]
+
+    def held(x: Tensor) -> Tensor:
+        return x.reshape(lesson.grid.shape)[start:end]
+
+    def wanted(x: Tensor) -> Tensor:
+        return held(x)[mapper.wanted : mapper.wanted + len(found)]
+
+    def errors(x: Tensor) -> Tensor:
+        return torch.where(counts, x - truth, 0.0)
+
+    guess = None if lesson.guess is None else held(lesson.guess).flatten()
+    mask = held(lesson.mask)
+    found = mapper.daily(grid, held(lesson.values).flatten(), mask.flatten(), guess)
+    truth, counts = (wanted(x) for x in lesson.target)
+    first = None if lesson.guess is None else errors(wanted(lesson.guess))
+    return grid, _Held(errors(found), counts, mapper.seen(mask), first, noise)
+
+
+def _calibrated(model: LearnedModel, course: Course) -> LearnedModel:
+    r"""Returns the model with the law of its errors, as maps of the days held out have them.
+
+    Without a truth, errors are those at data that are withheld; the errors of these are taken off.
+    """
+    mapper, noise = LearnedMapper(model), course.noise if course.plan.blind else 0.0
+    maps = [_held(mapper, lesson, noise) for lesson in course.held]
+    grid, made = maps[0]
+    for _, other in maps[1:]:
+        made = made.over(other)
     spread = model.others["spread"]
     assert isinstance(spread, GapSpread)
-    windows = seen.unfold(0, lesson.window, 1).movedim(-1, 1)
-    score = _fit_spread(spread, windows, errors, half)
-    std = mapper.spread(grid, seen.flatten())
+    score = _fit_spread(spread, made, mapper.wanted)
+    with torch.no_grad():
+        std = torch.stack([spread.of(window[None])[0, mapper.wanted] for window in made.seen])
     steps = [a.diff().median().item() for a in grid.axes.values()]
-    scales = [_scale_along(errors / std, place) * step for place, step in enumerate(steps)]
+    scales = [_scale_along(made.errors / std, k, made.counts) * s for k, s in enumerate(steps)]
     numbers = {**model.card.normalisation, **dict(zip(ERROR_SCALES, scales, strict=True))}
+    told = (std.square() + noise**2)[made.counts].mean()
     scores = {
         **model.card.scores,
-        "rmse": errors.square().mean().sqrt().item(),
+        "rmse": _clean_rms(made.all, noise),
         "crps": score,
-        "spread_skill": (std.square().mean() / errors.square().mean()).sqrt().item(),
+        "spread_skill": (told / made.all.square().mean()).sqrt().item(),
     }
+    if made.first is not None:
+        scores["rmse_first_guess"] = _clean_rms(made.first[made.counts], noise)
     card = dataclasses.replace(model.card, normalisation=numbers, scores=scores)
     return dataclasses.replace(model, card=card)
 
 
-def _fit_spread(spread: GapSpread, windows: Tensor, errors: Tensor, middle: int) -> float:
+def _clean_rms(errors: Tensor, noise: float) -> float:
+    r"""Returns the size of errors at data, without that of the errors of these."""
+    square = errors.square().mean().item()
+    return math.sqrt(max(square - noise**2, 1e-6 * square))
+
+
+def _fit_spread(spread: GapSpread, made: _Held, middle: int) -> float:
     r"""Fits a spread to errors of the middle of windows by CRPS, and returns that."""
+    errors = made.all
     with torch.no_grad():
-        spread.level.copy_(errors.square().mean().sqrt().log())
+        spread.level.fill_(math.log(_clean_rms(errors, made.noise)))
     optimiser = torch.optim.LBFGS(
         spread.parameters(), max_iter=ROUNDS, line_search_fn="strong_wolfe"
     )
     zero, scale = torch.zeros_like(errors)[..., None], errors.square().mean().sqrt()
 
     def score() -> Tensor:
-        std = spread.of(windows)[:, middle]
+        std = spread.of(made.seen)[:, middle][made.counts]
+        if made.noise:
+            std = (std.square() + made.noise**2).sqrt()
         return crps_gaussian(zero, std[..., None], errors[..., None]).mean() / scale
 
     def closure() -> float:
@@ -198,16 +276,27 @@ def _fit_spread(spread: GapSpread, windows: Tensor, errors: Tensor, middle: int)
     return (score() * scale).item()
 
 
-def _scale_along(z: Float[Tensor, "d h w"], place: int) -> float:
-    r"""Returns the Matern scale (3/2), in steps, whose correlation halves where that of z does."""
+def _scale_along(
+    z: Float[Tensor, "d h w"], place: int, counts: Bool[Tensor, "d h w"] | None = None
+) -> float:
+    r"""Returns the Matern scale (3/2), in steps, whose correlation halves where that of z does.
+
+    Pairs count where both of them do.
+    """
     z = z.movedim(place, -1)
+    w = torch.ones_like(z) if counts is None else counts.movedim(place, -1).to(z.dtype)
     most = max(2, z.shape[-1] // 2)
-    c = [1.0]
+    c, variance = [1.0], (z.square() * w).mean() / w.mean()
     for lag in range(1, most):
         both = z[..., lag:] * z[..., :-lag]
-        c.append((both.mean() / z.square().mean()).item())
+        share = (w[..., lag:] * w[..., :-lag]).mean()
+        if share == 0:
+            break
+        c.append(((both * w[..., lag:] * w[..., :-lag]).mean() / share / variance).item())
         if c[-1] < 0.5:
             break
+    if len(c) < 2:
+        return math.sqrt(3.0) / HALF
     lag = len(c) - 1
     part = (c[-2] - 0.5) / (c[-2] - c[-1]) if c[-1] < 0.5 else 1.0
     half = lag - 1 + part

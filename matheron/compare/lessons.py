@@ -1,69 +1,121 @@
-r"""What a solver is trained on: another ocean of an experiment, day by day, on a grid."""
+r"""What a solver is trained on: an ocean, day by day, on a grid."""
 
 from __future__ import annotations
 
-__all__ = ["Lesson", "lesson_of"]
+__all__ = ["GUESS", "Lesson", "Spans", "lesson_of", "shown_of", "spans_of"]
 
 import dataclasses
+import numpy as np
 import torch
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
 
-from .problems import images, problem_of
+from .problems import problem_of
 from .scores import truth_at
+from .withheld import GUESS, HIDDEN, SEA, Shown, nugget, withheld
 from ..data import Augmentation, Purpose, Windows, split_times, to_cells
 from ..domain import Grid, dates_of
+from ..mappers.first_guess import FirstGuess
+from ..mappers.problem import Problem
 from ..osse import Experiment
 
 HELD = 0.2
 """The part of the days that is held out to validate."""
 APART = 8
 """How many windows there are from one stretch without data to the next."""
-NEAR = 3.0
-"""Within how many days of the middle of a window its days count in the training."""
+NUMBERS, PLACES = ("truth", "values", "guess", "hidden"), ("mask", "sea", "hidden_mask")
+"""What a lesson keeps, by name."""
+Spans = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Lesson:
-    r"""The truth of another ocean, and what is seen of it, on a grid of days.
+    r"""The truth of an ocean, or data withheld, and what is seen of it, on a grid of days.
 
     Arguments:
-        grid: The grid, with :math:`n` nodes.
-        truth: The truth, the mean dynamic topography removed.
+        grid: The grid, with :math:`n` nodes, land included.
+        truth: The truth, the known mean removed, zero on land; ``None`` if it is not read.
         values: The means of the data in the cells of the grid, zero where there are none.
         mask: Where there are some.
         spans: The first day of each part, and that after its last: ``train``, ``validation``.
-        window: The number of days of a window.
+        guess: A first guess of the truth, made of the data.
+        sea: Where there is sea; everywhere by default. Land weighs nothing, and nothing is seen
+            there: that is all that a solver is told of it.
+        hidden: The means of data that are withheld, zero where there are none.
+        hidden_mask: Where there are some.
     """
 
     grid: Grid
-    truth: Float[Tensor, " n"]
+    truth: Float[Tensor, " n"] | None
     values: Float[Tensor, " n"]
     mask: Bool[Tensor, " n"]
-    spans: dict[str, tuple[int, int]]
-    window: int
+    spans: Spans
+    guess: Float[Tensor, " n"] | None = None
+    sea: Bool[Tensor, " n"] | None = None
+    hidden: Float[Tensor, " n"] | None = None
+    hidden_mask: Bool[Tensor, " n"] | None = None
+
+    def __post_init__(self) -> None:
+        # what is kept on disk is of single precision: the same numbers, fresh or read again
+        for name in NUMBERS:
+            x = getattr(self, name)
+            if x is not None:
+                object.__setattr__(self, name, x.to(torch.float32).to(torch.float64))
 
     @property
-    def noise(self) -> float:
-        r"""The std of the data about the truth at the nodes, over the days of the training.
+    def tensors(self) -> dict[str, Tensor]:
+        r"""What there is, by name, as it is kept on disk."""
+        numbers = {k: v.float() for k in NUMBERS if (v := getattr(self, k)) is not None}
+        return numbers | {k: v for k in PLACES if (v := getattr(self, k)) is not None}
 
-        It holds their errors, and what the field does within a cell.
+    @classmethod
+    def read(cls, grid: Grid, spans: Spans, tensors: Mapping[str, Tensor]) -> Lesson:
+        r"""Returns the lesson of what was kept."""
+        found = {k: tensors.get(k) for k in (*NUMBERS, *PLACES)}
+        return cls(grid, spans=spans, **found)  # type: ignore[arg-type]
+
+    @property
+    def target(self) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+        r"""What estimates are judged by, and where it is: the truth at sea, or data withheld."""
+        if self.truth is None:
+            assert self.hidden is not None
+            assert self.hidden_mask is not None
+            return self.hidden, self.hidden_mask
+        sea = torch.ones_like(self.mask) if self.sea is None else self.sea
+        return self.truth, sea
+
+    def errors(self) -> Float[Tensor, " k"]:
+        r"""Returns the errors of the data of the training, as values at the nodes.
+
+        They hold what the field does within a cell. There are none without a truth.
         """
-        there = self._days("train", self.mask)
-        e = (self.values - self.truth)[there]
-        return max(e.square().mean().sqrt().item(), 1e-3 * self.moments()[1])
+        if self.truth is None:
+            return self.values[:0]
+        return (self.values - self.truth)[self.days("train") & self.mask]
 
-    def moments(self) -> tuple[float, float]:
-        r"""Returns mean and std of the truth, over the days of the training."""
-        x = self.truth[self._days("train", torch.ones_like(self.mask))]
-        return x.mean().item(), x.std().item()
+    def nugget(self) -> float:
+        r"""Returns the variance of the errors of the data, as neighbours tell it."""
+        days = slice(*self.spans["train"])
+        return nugget(*(x.reshape(self.grid.shape)[days] for x in (self.values, self.mask)))
 
-    def _days(self, part: str, mask: Tensor) -> Bool[Tensor, " n"]:
+    def fields(self) -> Float[Tensor, " k"]:
+        r"""Returns the truth of the training, or data that are withheld from it."""
+        x, where = self.target
+        return x[self.days("train") & where]
+
+    def departures(self) -> Float[Tensor, " k"]:
+        r"""Returns the same less the first guess, or as it is without one."""
+        x, where = self.target
+        return (x if self.guess is None else x - self.guess)[self.days("train") & where]
+
+    def days(self, part: str) -> Bool[Tensor, " n"]:
+        r"""Returns which nodes are of a part of the days."""
         kept = torch.zeros(self.grid.shape, dtype=torch.bool)
         kept[slice(*self.spans[part])] = True
-        return kept.flatten() & mask
+        return kept.flatten()
 
     def dates(self) -> dict[str, list[str]]:
         r"""Returns the first and the last date of each part."""
@@ -71,83 +123,164 @@ class Lesson:
         days = dates_of(self.grid.axes["time"], self.grid.epoch).astype("datetime64[D]")
         return {k: [str(days[a]), str(days[b - 1])] for k, (a, b) in self.spans.items()}
 
-    def windows(self, patch: int, exchange: float) -> tuple[Windows, Windows]:
-        r"""Returns the windows to train on, and those to validate by.
+    def windows(
+        self,
+        part: str,
+        size: tuple[int, ...],
+        noise: float,
+        purpose: Purpose,
+        augmentation: Augmentation | None = None,
+    ) -> Windows | Shown:
+        r"""Returns the windows of a part of the days.
 
         Arguments:
-            patch: The most nodes of a window on a side.
-            exchange: The probability that a window is seen through the gaps of another time.
+            part: ``train``, whose windows overlap; or ``validation``.
+            size: The days and the nodes of a window.
+            noise: The std of the errors of the data.
+            purpose: What a window is for.
+            augmentation: How windows are made different; not at all by default.
         """
-        size = (self.window, *(min(patch, n) for n in self.grid.shape[1:]))
-        train = Windows(
+        others = {} if self.guess is None else {GUESS: (self.guess, torch.ones_like(self.mask))}
+        if self.sea is not None:
+            others[SEA] = (self.sea.double(), self.sea)
+        if self.hidden is not None and self.hidden_mask is not None:
+            others[HIDDEN] = (self.hidden, self.hidden_mask)
+        windows = Windows(
             self.grid,
             size,
             self.values,
-            self._blanked(),
-            self.noise,
+            self.mask,
+            noise,
             truth=self.truth,
-            span=self.spans["train"],
-            purpose=Purpose(width=NEAR),
-            augmentation=Augmentation(exchange, shift=True),
+            span=self.spans[part],
+            purpose=purpose,
+            stride=None if part == "train" else (2, *size[1:]),
+            augmentation=augmentation,
+            covariates=others,
         )
-        known = (self.grid, size, self.values, self.mask, self.noise)
-        span, stride = self.spans["validation"], (2, *size[1:])
-        return train, Windows(*known, truth=self.truth, stride=stride, span=span)
-
-    def _blanked(self) -> Bool[Tensor, " n"]:
-        r"""Returns the mask with some days without data, as before the first, after the last."""
-        mask = self.mask.reshape(self.grid.shape).clone()
-        half, (_, end) = self.window // 2, self.spans["train"]
-        for last in range(end, half, -APART * self.window):
-            mask[last - half : last] = False
-        return mask.flatten()
+        return Shown(windows) if {SEA, HIDDEN} & set(others) else windows
 
 
-def lesson_of(experiment: Experiment, step: float, window: int) -> Lesson:
-    r"""Returns the lesson of the ocean to train on that an experiment has.
+def lesson_of(
+    experiment: Experiment, step: float | None, window: int, spans: Spans, guess: FirstGuess | None
+) -> Lesson:
+    r"""Returns the lesson of an ocean: that of the scored days of an experiment.
 
-    The last fifth of its days is for validation; as many days as in a window are left out before.
+    In the training some days are without data, as are those before the first and after the last.
 
     Arguments:
         experiment: The experiment.
         step: The step of the grid, in degrees.
-        window: The number of days of a window, odd.
-
-    Raises:
-        ValueError: If there is no ocean to train on, or not enough days.
+        window: The number of days of a window.
+        spans: The days of each part.
+        guess: What makes a first guess of the data.
     """
-    problem = problem_of(_other(experiment), step)
-    cells = to_cells(problem.grid, problem.points, problem.anomalies)
-    truth = truth_at(_other(experiment), problem.grid) - problem.shift
-    spans = _spans(problem.grid, window)
-    return Lesson(problem.grid, truth, cells.mean, cells.mask, spans, window)
-
-
-def _other(experiment: Experiment) -> Experiment:
-    r"""Returns the ocean to train on as an experiment whose scored days are all its days."""
-    other, calendar = experiment.training, experiment.calendar
-    if other is None or images(experiment):
-        got = "images" if images(experiment) else "none"
-        msg = (
-            f"learn(experiment=...): expected one of sea level along tracks, with another ocean "
-            f"to train on, got {got}. Make it with `matheron osse --train`."
-        )
-        raise ValueError(msg)
-    swapped = dataclasses.replace(calendar, scored=calendar.training, training=calendar.scored)
-    return dataclasses.replace(
-        experiment,
-        seed=other.seed,
-        calendar=swapped,
-        truth=other.truth,
-        observations=other.observations,
-        training=None,
+    problem = problem_of(experiment, step)
+    truth = truth_at(experiment, problem.grid) - problem.shift
+    sea = truth.isfinite()
+    problem = _blanked(
+        dataclasses.replace(problem, known=None, values=problem.anomalies), window, spans
+    )
+    cells = to_cells(problem.grid, problem.points, problem.values)
+    found = None if guess is None else guess.of(problem, problem.grid)
+    kept = cells.mask & sea
+    return Lesson(
+        problem.grid,
+        torch.where(sea, truth, 0.0),
+        torch.where(kept, cells.mean, 0.0),
+        kept,
+        spans,
+        found,
+        None if sea.all() else sea,
     )
 
 
-def _spans(grid: Grid, window: int) -> dict[str, tuple[int, int]]:
+def shown_of(
+    experiment: Experiment,
+    step: float | None,
+    window: int,
+    spans: Spans,
+    turn: int,
+    seed: int,
+) -> tuple[Problem, Lesson]:
+    r"""Returns what is seen of an ocean whose truth is not read, and the lesson of the rest.
+
+    The first guess of the lesson is to be made of what is seen: it has none yet.
+
+    Arguments:
+        experiment: The experiment, on the scored days.
+        step: The step of the grid, in degrees.
+        window: The number of days of a window.
+        spans: The days of each part.
+        turn: Which days have data withheld: see :func:`withheld`.
+        seed: The seed of what is withheld.
+    """
+    problem = problem_of(experiment, step)
+    problem = _blanked(
+        dataclasses.replace(problem, known=None, values=problem.anomalies), window, spans
+    )
+    grid = problem.grid
+    cells = to_cells(grid, problem.points, problem.values)
+    own = int(np.random.SeedSequence([seed, experiment.seed, turn]).generate_state(1)[0])
+    hidden = withheld(
+        cells.mask.reshape(grid.shape), turn, list(spans.values()), Generator().manual_seed(own)
+    ).flatten()
+    seen = problem.take(~_at(hidden, problem))
+    mean = seen.values.mean()  # that of what is seen: not of what is withheld
+    seen = dataclasses.replace(seen, values=seen.values - mean)
+    shown = to_cells(grid, seen.points, seen.values)
+    lesson = Lesson(
+        grid,
+        None,
+        shown.mean,
+        shown.mask,
+        spans,
+        hidden=torch.where(hidden, cells.mean - mean, 0.0),
+        hidden_mask=hidden,
+    )
+    return seen, lesson
+
+
+def _at(places: Bool[Tensor, " n"], problem: Problem) -> Bool[Tensor, " m"]:
+    r"""Returns which data are in some of the cells, which end half-way to the next node."""
+    points = problem.points.since(problem.grid.epoch)
+    cell = torch.zeros(len(points), dtype=torch.long)
+    for name, axis in problem.grid.axes.items():
+        cell = cell * len(axis) + _cell_along(axis, points.axis(name))
+    return places[cell]
+
+
+def _cell_along(axis: Float[Tensor, " k"], s: Float[Tensor, " m"]) -> Int[Tensor, " m"]:
+    return torch.bucketize(s.contiguous(), (axis[1:] + axis[:-1]) / 2, right=True)
+
+
+def _blanked(problem: Problem, window: int, spans: Spans) -> Problem:
+    r"""Returns the problem without the data of half a window, again and again."""
+    first, end = spans["train"]
+    half = window // 2
+    days = problem.grid.axes["time"]
+    t = problem.points.since(problem.grid.epoch).axis("time")
+    place = _cell_along(days, t)
+    kept = torch.ones_like(t, dtype=torch.bool)
+    for last in range(end, first + half, -APART * window):
+        kept &= (place < last - half) | (place >= last)
+    return problem.take(kept)
+
+
+def spans_of(grid: Grid, window: int, held: bool = True) -> Spans:
+    r"""Returns the days to train on, and those to validate by: the last fifth, if any.
+
+    Arguments:
+        grid: The grid.
+        window: The number of days of a window, odd; as many are left out between the parts.
+        held: Whether days are held out.
+
+    Raises:
+        ValueError: If there are not enough days.
+    """
     days = grid.shape[0]
-    held = max(window + 2, round(HELD * days))
-    train = days - held - window
+    held_out = max(window + 2, round(HELD * days))
+    train = days - held_out - window
     if window < 3 or window % 2 == 0 or train < window:
         msg = (
             f"learn(window={window}): expected an odd number of days, three at least, and "
@@ -155,10 +288,12 @@ def _spans(grid: Grid, window: int) -> dict[str, tuple[int, int]]:
             "experiment of more days."
         )
         raise ValueError(msg)
+    if not held:
+        return {"train": (0, days)}
     time = grid.axes["time"].tolist()
     return split_times(
         grid,
         window,
         train=(time[0], time[train - 1]),
-        validation=(time[days - held], time[-1]),
+        validation=(time[days - held_out], time[-1]),
     )

@@ -2,7 +2,7 @@ r"""What solvers that learn are made of, and how long they learn."""
 
 from __future__ import annotations
 
-__all__ = ["NETWORKS", "VALIDATIONS", "Plan"]
+__all__ = ["NETWORKS", "VALIDATIONS", "Plan", "Units"]
 
 import math
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from torch import Generator
 from typing import Any
 
+from ..data import Purpose
 from ..domain import Grid
 from ..fit import Loss, Schedule
-from ..fit.losses import every_iterate, field_error, gradient_error
+from ..fit.losses import every_iterate, field_error, gradient_error, withheld_error
 from ..kernels import Matern
 from ..nets import BilinearAutoencoder, UNet
 from ..priors import GaussianProcess
@@ -29,8 +30,33 @@ SLOPES = 0.3
 """The weight of the errors of slopes."""
 GROWTH = 1.5
 """How much more each iterate counts than the one before."""
+FIRST = ("oi", "none")
+SUPERVISION = ("truth", "data")
+NEAR = 3.0
+"""Within how many days of the wanted one the days of a window count in the training."""
 VALIDATIONS = 20
 """How often a training is validated, and kept."""
+
+
+@dataclass(frozen=True)
+class Units:
+    r"""What is known of a field before the training.
+
+    Arguments:
+        grid: The grid of a window.
+        mean: The mean of the field.
+        std: Its std.
+        rest: The std of the errors of the first guess, in units of that of the field.
+        noise: The std of the errors of data.
+        length: The length that errors of slopes are measured by, in metres.
+    """
+
+    grid: Grid
+    mean: float
+    std: float
+    rest: float = 1.0
+    noise: float = 1.0
+    length: float = EDDIES
 
 
 @dataclass(frozen=True)
@@ -41,14 +67,23 @@ class Plan:
         method: ``"unet"``: a network from data to field; ``"4dvarnet"``: a descent of a cost,
             both of which are learned; ``"fixedpoint"``: a projection, again and again.
         window: The number of days that a day is mapped from, odd.
-        step: The step of the grid, in degrees.
+        step: The step of the grid, in degrees; by default 0.2 for tracks, that of the images for
+            images.
         patch: The most nodes of a window on a side.
         width: The channels of the networks; those of the method by default.
         iterations: The iterations of the solver; none of ``"unet"``.
         updates: The number of updates of the weights.
         batch: The windows of an update.
         rate: The largest learning rate.
-        exchange: The probability that a window is seen through the gaps of another time.
+        exchange: The probability that a window is seen through the gaps of another time; one half
+            by default, and zero where a first guess is made of the data, or no truth is read.
+        oceans: The oceans to train on: that of the experiment, and others that are simulated.
+        first: What the solver starts from: ``"oi"``, an optimal interpolation that it mends; or
+            ``"none"``.
+        purpose: ``"mapping"``, ``"near-real-time"`` or ``"forecast"``.
+        lead: How many days ahead a forecast is.
+        supervision: What estimates are judged by: ``"truth"``; or ``"data"``, data of images that
+            are withheld from the solver, and the truth is never read.
         seed: The seed of weights, and of the order of windows.
 
     Raises:
@@ -56,16 +91,21 @@ class Plan:
     """
 
     method: str = "4dvarnet"
-    window: int = 9
-    step: float = 0.2
+    window: int = 15
+    step: float | None = None
     patch: int = 48
     width: int | None = None
     iterations: int = 10
     updates: int = 2000
-    batch: int = 4
-    rate: float = 1e-3
-    exchange: float = 0.5
+    batch: int = 8
+    rate: float = 1.5e-3
+    exchange: float | None = None
+    oceans: int = 1
+    first: str = "oi"
+    purpose: str = "mapping"
+    lead: int = 0
     seed: int = 0
+    supervision: str = "truth"
 
     def __post_init__(self) -> None:
         if self.method not in NETWORKS:
@@ -74,12 +114,64 @@ class Plan:
                 "Choose one."
             )
             raise ValueError(msg)
-        names = ("window", "step", "patch", "iterations", "updates", "batch", "rate")
-        wrong = [k for k in names if not 0 < getattr(self, k) < math.inf]
+        names = ("window", "step", "patch", "iterations", "updates", "batch", "rate", "oceans")
+        given = [k for k in names if getattr(self, k) is not None]
+        wrong = [k for k in given if not 0 < getattr(self, k) < math.inf]
         if wrong or (self.width is not None and self.width < 1):
             name = (wrong or ["width"])[0]
             msg = f"Plan({name}=...): expected a positive number, got {getattr(self, name)}. "
             raise ValueError(msg + "Raise it.")
+        for name, known in (("first", FIRST), ("supervision", SUPERVISION)):
+            if getattr(self, name) not in known:
+                msg = (
+                    f"Plan({name}=...): expected one of {known}, got {getattr(self, name)!r}. "
+                    "Choose one."
+                )
+                raise ValueError(msg)
+        self._check_exchange()
+        self.use.visible(self.window)
+
+    def _check_exchange(self) -> None:
+        if self.blind and self.exchange:
+            msg = (
+                f"Plan(exchange={self.exchange}): expected none where no truth is read, got a "
+                "probability. Leave it out: gaps are exchanged to withhold data."
+            )
+            raise ValueError(msg)
+        if self.first != "none" and self.exchange:
+            msg = (
+                f"Plan(exchange={self.exchange}): expected none where a first guess is made of "
+                "the data, got a probability. Use first='none' with it."
+            )
+            raise ValueError(msg)
+
+    @property
+    def blind(self) -> bool:
+        r"""Whether no truth is read."""
+        return self.supervision == "data"
+
+    @property
+    def use(self) -> Purpose:
+        r"""What windows are for."""
+        return Purpose(self.purpose, self.lead, width=NEAR)
+
+    @property
+    def lag(self) -> int | None:
+        r"""How many days before a day its data end; ``None`` for data before and after."""
+        return None if self.purpose == "mapping" else self.lead
+
+    @property
+    def exchanged(self) -> float:
+        r"""The probability that a window is seen through the gaps of another time."""
+        if self.exchange is not None:
+            return self.exchange
+        return 0.5 if self.first == "none" and not self.blind else 0.0
+
+    @property
+    def oceans_alone(self) -> list[Any]:
+        r"""What tells the oceans to train on from others."""
+        others = [self.supervision, self.seed] if self.blind else []
+        return [self.oceans, self.step, self.window, self.first, self.lag, *others]
 
     @property
     def schedule(self) -> Schedule:
@@ -96,45 +188,57 @@ class Plan:
             save_minutes=2.0,
         )
 
-    def made(self, grid: Grid, mean: float, std: float) -> Made:
+    def made(self, units: Units) -> Made:
         r"""Returns the solver and the prior at their first weights.
 
         Arguments:
-            grid: The grid of a window.
-            mean: The mean of the field.
-            std: Its std.
+            units: The grid of a window, and what is known of the field.
         """
-        return NETWORKS[self.method](self, grid, mean, std)
+        return NETWORKS[self.method](self, units)
 
-    def loss(self, std: float) -> Loss:
-        r"""Returns what is made small: errors of heights and slopes, in units of the field."""
-        error = (field_error() + SLOPES * gradient_error(EDDIES)) / std**2
+    @property
+    def start(self) -> dict[str, Any]:
+        r"""What a solver is told of its first guess."""
+        return {} if self.first == "none" else {"first": "guess"}
+
+    def loss(self, units: Units) -> Loss:
+        r"""Returns what is made small: errors of heights and slopes, in units of the start.
+
+        Without a truth, those at data that are withheld.
+        """
+        error = field_error() + SLOPES * gradient_error(units.length)
+        if self.blind:
+            error = units.noise**2 * withheld_error()
+        error = error / (units.rest * units.std) ** 2
         return error if self.method == "unet" else every_iterate(error, GROWTH)
 
 
-def _direct(plan: Plan, grid: Grid, mean: float, std: float) -> Made:
+def _direct(plan: Plan, units: Units) -> Made:
     c, width = plan.window, plan.width or 24
-    net = UNet(2 * c + 1, c, width, generator=Generator().manual_seed(plan.seed))
+    channels = (2 if plan.first == "none" else 3) * c + 1
+    net = UNet(channels, c, width, generator=Generator().manual_seed(plan.seed))
     # the network takes the grid of the prior, and nothing else
-    prior = GaussianProcess(Matern(2.5, std**2, (10.0, 100e3, 100e3)), grid)
-    return DirectInversion(net, mean=mean, scale=std), prior.requires_grad_(False)
+    law = Matern(2.5, units.std**2, (10.0, 100e3, 100e3))
+    prior = GaussianProcess(law, units.grid).requires_grad_(False)
+    known: Any = {"mean": units.mean, "scale": units.std, **plan.start}
+    return DirectInversion(net, rest=units.rest, **known), prior
 
 
-def _descent(plan: Plan, grid: Grid, mean: float, std: float) -> Made:
+def _descent(plan: Plan, units: Units) -> Made:
     c, width, dice = plan.window, plan.width or 32, Generator().manual_seed(plan.seed)
     phi = BilinearAutoencoder(c, width, (1, 2), generator=dice)
     step = RecurrentStep(c, width, generator=dice)
-    prior = Projection(grid, phi, std=std, mean=mean, scale=std)
-    return NeuralVariational(step, steps=plan.iterations), prior
+    prior = Projection(units.grid, phi, std=units.std, mean=units.mean, scale=units.std)
+    return NeuralVariational(step, steps=plan.iterations, **plan.start), prior
 
 
-def _projected(plan: Plan, grid: Grid, mean: float, std: float) -> Made:
+def _projected(plan: Plan, units: Units) -> Made:
     net = UNet(plan.window, width=plan.width or 16, generator=Generator().manual_seed(plan.seed))
-    prior = Projection(grid, net, std=std, mean=mean, scale=std)
-    return FixedPoint(plan.iterations), prior
+    prior = Projection(units.grid, net, std=units.std, mean=units.mean, scale=units.std)
+    return FixedPoint(plan.iterations, **plan.start), prior
 
 
-NETWORKS: dict[str, Callable[[Plan, Grid, float, float], Made]] = {
+NETWORKS: dict[str, Callable[[Plan, Units], Made]] = {
     "unet": _direct,
     "4dvarnet": _descent,
     "fixedpoint": _projected,

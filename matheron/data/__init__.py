@@ -10,9 +10,11 @@ __all__ = [
     "Groups",
     "InputError",
     "Map",
+    "Mirror",
     "Observations",
     "MeanTopography",
     "Purpose",
+    "Several",
     "Source",
     "Tiling",
     "Windows",
@@ -40,11 +42,12 @@ from .currents import geostrophic_currents
 from .describe import Description, describe
 from .errors import InputError
 from .maps import Map, read_map
-from .patches import Augmentation, Windows
+from .patches import Augmentation, Mirror, Windows
 from .product import l4_dataset
 from .purposes import Purpose, Withhold, split_times
 from .quantity import check_same, quantity_of
 from .read import Groups, Observations, read
+from .several import Several
 from .targets import parse_grid, read_points
 from .tiles import Tiling
 from .topography import MeanTopography

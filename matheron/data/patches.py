@@ -2,7 +2,7 @@ r"""Windows of time and patches of space, cut from long fields on large grids.""
 
 from __future__ import annotations
 
-__all__ = ["Augmentation", "Windows"]
+__all__ = ["QUASI_GEOSTROPHIC", "Augmentation", "Mirror", "Windows"]
 
 import functools
 import itertools
@@ -19,9 +19,43 @@ from .batches import Batch, Source, fingerprint_of
 from .purposes import Purpose, Withhold
 from ..domain import Grid
 
+UNSIGNED = ("noise", "weights")
+"""What keeps its sign where that of fields is changed."""
 TRIES = 8
 """How often another place, or the gaps of another time, are sought for a window."""
 Cut = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Mirror:
+    r"""A symmetry of the law of fields: axes turned together, and perhaps the sign.
+
+    Arguments:
+        axes: The axes that are turned.
+        sign: What fields are multiplied by, 1 or -1.
+
+    Raises:
+        ValueError: If there is no axis, or another sign.
+    """
+
+    axes: tuple[str, ...]
+    sign: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.axes or self.sign not in {1.0, -1.0}:
+            msg = (
+                f"Mirror(axes=...): expected some axes and a sign of 1 or -1, got {self.axes} and "
+                f"{self.sign}. Use e.g. Mirror(('lat',), sign=-1.0)."
+            )
+            raise ValueError(msg)
+
+
+QUASI_GEOSTROPHIC = (Mirror(("lat",), -1.0), Mirror(("time", "lon")))
+r"""The symmetries of quasi-geostrophic flow on a beta-plane, the second one without friction.
+
+With :math:`q_t + J(\psi, q) + \beta \psi_x = 0`, so do :math:`-\psi(t, x, -y)` and
+:math:`\psi(-t, -x, y)`.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,14 +67,21 @@ class Augmentation:
             same place. It is then observed anew: the truth plus noise, where there are data.
         shift: Whether patches are moved at random, by up to half a stride.
         flips: The axes of space along which patches are mirrored, half of the time.
+        mirrors: Other symmetries, each also used half of the time.
 
     Raises:
-        ValueError: If the probability is not one, or time is to be mirrored.
+        ValueError: If the probability is not one, or time alone is to be mirrored.
     """
 
     exchange: float = 0.0
     shift: bool = False
     flips: tuple[str, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
+
+    @property
+    def symmetries(self) -> tuple[Mirror, ...]:
+        r"""All symmetries."""
+        return (*(Mirror((name,)) for name in self.flips), *self.mirrors)
 
     def __post_init__(self) -> None:
         if not 0 <= self.exchange <= 1 or "time" in self.flips:
@@ -113,6 +154,7 @@ class Windows(Source):
         self.purpose, self.withhold = purpose or Purpose(), withhold
         self.augmentation, self.rim = augmentation or Augmentation(), rim
         self._check(values, mask, truth)
+        self._check_mirrors()
         std = torch.as_tensor(noise_std, dtype=torch.float64)
         self._check_noise(std, mask)
         self.sea = self._field(torch.ones(len(grid), dtype=torch.bool))
@@ -161,6 +203,17 @@ class Windows(Source):
                     "Mask them, or the land in the grid."
                 )
                 raise ValueError(msg)
+
+    def _check_mirrors(self) -> None:
+        turned = {k for mirror in self.augmentation.symmetries for k in mirror.axes}
+        unknown = turned - set(self.whole.dims)
+        if unknown or ("time" in turned and self.purpose.name != "mapping"):
+            got = ", ".join(sorted(unknown)) or f"time, for {self.purpose.name}"
+            msg = (
+                f"Windows(augmentation=...): expected mirrors of axes among {self.whole.dims}, of "
+                f"time for mapping only, got {got}. Leave them out."
+            )
+            raise ValueError(msg)
 
     def _check_noise(self, std: Tensor, mask: Tensor) -> None:
         used = std[mask] if std.ndim else std
@@ -346,11 +399,12 @@ class Windows(Source):
     def _mirrored(
         self, window: dict[str, Any], axes: dict[str, Tensor], generator: Generator
     ) -> dict[str, Any]:
-        for name in self.augmentation.flips:
+        for mirror in self.augmentation.symmetries:
             if float(torch.rand((), generator=generator)) < 0.5:
-                place = self.whole.dims.index(name)
-                window = {k: _flip(v, place) for k, v in window.items()}
-                axes = {**axes, name: axes[name].flip(0)}
+                places = tuple(self.whole.dims.index(name) for name in mirror.axes)
+                signs = {k: 1.0 if k in UNSIGNED else mirror.sign for k in window}
+                window = {k: _flip(v, places, signs[k]) for k, v in window.items()}
+                axes = {k: v.flip(0) if k in mirror.axes else v for k, v in axes.items()}
         return {**window, "axes": axes}
 
 
@@ -358,10 +412,12 @@ def _where(mask: Tensor, x: Tensor) -> Tensor:
     return torch.where(mask, x, 0.0)
 
 
-def _flip(x: Any, place: int) -> Any:
+def _flip(x: Any, places: tuple[int, ...], sign: float) -> Any:
     if isinstance(x, tuple):
-        return tuple(_flip(v, place) for v in x)
-    return x if x is None or not x.ndim else x.flip(place)
+        return tuple(_flip(v, places, sign) for v in x)
+    if x is None or not x.ndim:
+        return x
+    return x.flip(places) if x.dtype == torch.bool else sign * x.flip(places)
 
 
 def _flat(parts: list[Tensor]) -> Shaped[Tensor, "b n"]:

@@ -57,6 +57,8 @@ class Card:
         command: The command that made it.
         scores: What it reached, by name.
         notes: Anything else.
+        purpose: What its windows are for: see :class:`matheron.data.Purpose`.
+        lead: How many times ahead it forecasts.
     """
 
     variable: str = ""
@@ -67,6 +69,8 @@ class Card:
     command: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     notes: str = ""
+    purpose: str = "mapping"
+    lead: int = 0
 
 
 @dataclass(frozen=True)

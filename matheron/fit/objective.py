@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Objective", "Observe", "Sealed", "observe"]
 
 import hashlib
+import torch
 import torch.nn as nn
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from .losses import Loss, Outcome
 from ..data.batches import Batch
-from ..observations import GriddedObservation, Observation
+from ..observations import GriddedObservation, Informed, Observation
 from ..priors.base import Prior
 from ..solvers.base import Solver
 from ..solvers.neural import LearnedConditional
@@ -34,9 +35,15 @@ class Sealed(Generic[T]):
 
 
 def observe(batch: Batch) -> tuple[Observation, Tensor]:
-    r"""Returns the observation of a gridded field with gaps, and its data."""
-    observation = GriddedObservation(batch.grid, batch.mask, batch.noise_std)
-    return observation.to(batch.values.device), batch.values
+    r"""Returns the observation of a gridded field with gaps, and its data.
+
+    Covariates come after the data, in the order of their names; see :class:`Informed`.
+    """
+    observation: Observation = GriddedObservation(batch.grid, batch.mask, batch.noise_std)
+    others = [batch.covariates[name][0] for name in sorted(batch.covariates)]
+    if others:
+        observation = Informed(observation, len(others))
+    return observation.to(batch.values.device), torch.cat([batch.values, *others], dim=-1)
 
 
 class Objective(nn.Module):

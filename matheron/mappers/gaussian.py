@@ -2,7 +2,7 @@ r"""Optimal interpolation by Gaussian processes: that of the challenge, tuned, a
 
 from __future__ import annotations
 
-__all__ = ["challenge", "dymost", "tuned", "tuned_duacs", "vecchia"]
+__all__ = ["challenge", "chosen_law", "dymost", "tuned", "tuned_duacs", "vecchia"]
 
 import torch
 
@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from .challenge import oi_odc2020a
-from .held_out import Covariance
+from .held_out import SIZE, Chosen, Covariance
 from .moving import carried, moving
 from .problem import Mapped, Problem, Say, superobs
 from .tuning import (
     FEWEST,
     NOISY,
     WINDOW,
+    Prepared,
     Smooth,
     fitted,
     held_out,
@@ -46,10 +47,16 @@ def challenge(problem: Problem, say: Say) -> Mapped:
     return Mapped(posterior, torch.zeros(len(problem.grid), dtype=torch.float64))
 
 
-def tuned(problem: Problem, say: Say) -> Mapped:
-    r"""Optimal interpolation with the scales, smoothness and noise that predict held-out data."""
+def chosen_law(problem: Problem, say: Say, size: int = SIZE) -> tuple[Smooth, Prepared, Chosen]:
+    r"""Returns the covariance that predicts held-out data, what it needs, and its scales.
+
+    Arguments:
+        problem: The problem.
+        say: Where to say what is found.
+        size: The most data of a window in which some are held out.
+    """
     kernel = Smooth(problem, 2.5, 2.5)
-    start = prepared(problem, kernel, say)
+    start = prepared(problem, kernel, say, size=size)
     best = start.chosen
     for timed in (True, False):
         for nu in SMOOTH:
@@ -60,6 +67,12 @@ def tuned(problem: Problem, say: Say) -> Mapped:
             if found.error < best.error:
                 kernel, best = other, found
     say(f"smoothness {kernel.nu_time:g} in time, {kernel.nu:g} in space; {best.words()}")
+    return kernel, start, best
+
+
+def tuned(problem: Problem, say: Say) -> Mapped:
+    r"""Optimal interpolation with the scales, smoothness and noise that predict held-out data."""
+    kernel, start, best = chosen_law(problem, say)
     prior = GaussianProcess(kernel.of(best.scales, best.factor), problem.grid)
     return smoothed(problem, prior, start.seen, best, say)
 

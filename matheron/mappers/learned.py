@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "ERROR_SCALES",
+    "LOG",
     "LearnedMapper",
     "correlated",
     "days_of",
@@ -15,20 +16,22 @@ import math
 import torch
 import torch.nn as nn
 
-from collections.abc import Iterator
+from dataclasses import replace
 from jaxtyping import Bool, Float
 from pathlib import Path
 from torch import Generator, Tensor
 
+from .first_guess import FirstGuess
 from .problem import Mapped, Problem, Say
 from ..data.cells import Cells, to_cells
 from ..data.errors import call, refuse
+from ..data.purposes import Purpose
 from ..domain import Grid
 from ..fit.architecture import build, describe, known_classes
-from ..fit.model_file import LearnedModel, load_model
+from ..fit.model_file import Card, LearnedModel, load_model
 from ..fit.spread import GapSpread
 from ..kernels.quick import closed_form, half_integer
-from ..observations import GriddedObservation, PointObservation
+from ..observations import GriddedObservation, Informed, Observation, PointObservation
 from ..posterior import Conditional, Posterior
 from ..priors.base import Prior
 from ..solvers.tiled import Tiled
@@ -39,6 +42,8 @@ FEWEST = 8
 """The fewest nodes of a map on a side: networks of several scales see nothing in fewer."""
 NARROW = 0.15
 """The relative difference in the width of a degree of longitude that is told."""
+LOG = "log_"
+"""What the name of a variable begins with if it is the logarithm of another."""
 DIMS = ("time", "lat", "lon")
 ERROR_SCALES = ("error_duration", "error_lat", "error_lon")
 """The scales of errors in days and degrees, among the numbers of a card."""
@@ -48,24 +53,34 @@ def learned(folder: Path, variable: str | None = None, units: str | None = None)
     r"""Returns the mapper of a trained solver.
 
     Arguments:
-        folder: A folder of :func:`matheron.fit.save_model`, for windows of days of sea level.
-        variable: The variable of the problems, refused if the model is of another.
+        folder: A folder of :func:`matheron.fit.save_model`, for windows of days.
+        variable: The variable of the problems, refused if the model is of another. A model of a
+            logarithm, ``log_spm``, is for problems of ``spm``, whose values are logarithms.
         units: Their units, likewise.
 
     Raises:
         InputError: If the folder does not hold such a model, or is of another variable, or of
             other units.
     """
-    model = load_model(folder, variable=variable)
+    model = load_model(folder, classes={"FirstGuess": FirstGuess})
     where, card = call("learned", folder=folder), model.card
-    if units and card.units and units != card.units:
-        raise refuse(where, f"data in {card.units}, as in the training", units, "Convert them")
+    if card.variable != f"{LOG}{variable}":  # problems of positive fields are of logarithms
+        _check_same(where, card, variable, units)
     needed = {"mean", "std", "noise", *ERROR_SCALES}
     has = isinstance(model.others.get("spread"), GapSpread)
     if model.grid.dims != DIMS or not has or not needed <= set(card.normalisation):
         cure = "Name a folder of `matheron fit OSSE --method unet`"
         raise refuse(where, "a model of windows of days, with a spread", "another", cure)
     return LearnedMapper(model)
+
+
+def _check_same(where: str, card: Card, variable: str | None, units: str | None) -> None:
+    r"""Refuses problems of another variable than that of the training, or in other units."""
+    if variable and card.variable and variable != card.variable:
+        expected, cure = f"the variable of the model, '{card.variable}'", "Train a model of it"
+        raise refuse(where, expected, f"'{variable}'", cure)
+    if units and card.units and units != card.units:
+        raise refuse(where, f"data in {card.units}, as in the training", units, "Convert them")
 
 
 def on_grid(prior: Prior, grid: Grid) -> Prior:
@@ -81,9 +96,10 @@ class LearnedMapper:
     r"""A trained solver as a mapper: each day from the window of days about it.
 
     Data are averaged over the cells of a grid with the steps of the training, the map is
-    interpolated from that grid. The std is what the density of the data tells of the errors on
-    days held out of the training; draws are the mean plus Gaussian errors with that std, and with
-    the correlations that errors had on these days.
+    interpolated from that grid. A solver that mends a first guess is given the one that it was
+    trained with. Of a forecast, no day knows of data after its lead. The std is what the density
+    of the data tells of the errors on days held out of the training; draws are the mean plus
+    Gaussian errors with that std, and with the correlations that errors had on these days.
 
     Arguments:
         model: The trained solver.
@@ -97,7 +113,10 @@ class LearnedMapper:
     def __init__(self, model: LearnedModel, patch: int = PATCH) -> None:
         self.model, self.patch = model, patch
         self.times = model.grid.shape[0]
-        self.half = self.times // 2
+        self.purpose = Purpose(model.card.purpose, model.card.lead)
+        mapping = self.purpose.name == "mapping"
+        self.wanted = self.times // 2 if mapping else self.times - 1
+        self.visible = self.purpose.visible(self.times)
         self.steps = [a.diff().median().item() for a in model.grid.axes.values()]
 
     def __call__(self, problem: Problem, say: Say) -> Mapped:
@@ -128,7 +147,11 @@ class LearnedMapper:
 
     @torch.no_grad()
     def daily(
-        self, grid: Grid, values: Float[Tensor, " n"], mask: Bool[Tensor, " n"]
+        self,
+        grid: Grid,
+        values: Float[Tensor, " n"],
+        mask: Bool[Tensor, " n"],
+        guess: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "d h w"]:
         r"""Returns the estimate of each day that has a window about it.
 
@@ -136,6 +159,7 @@ class LearnedMapper:
             grid: A grid of consecutive days.
             values: The data of its cells.
             mask: Where there are some.
+            guess: The first guess, for solvers that mend one.
         """
         window = self._window(grid)
         small = on_grid(self.model.prior, self._tile(window))
@@ -143,33 +167,39 @@ class LearnedMapper:
         sizes = zip(window.dims, window.shape, strict=True)
         halo = {k: self.patch // 6 for k, n in sizes if k != "time" and n > self.patch}
         solver = Tiled(self.model.solver, small, halo)
-        found = [
-            self._middle(solver, whole, y, seen) for y, seen in self._windows(grid, values, mask)
-        ]
+        fields = [values, *([] if guess is None else [guess])]
+        parts = [x.reshape(grid.shape) for x in (*fields, mask)]
+        found = []
+        for a in range(grid.shape[0] - self.times + 1):
+            *told, seen = (x[a : a + self.times] for x in parts)
+            seen = seen & self.visible[:, None, None]
+            y = torch.cat([x.flatten() for x in told])
+            found.append(self._solved(solver, whole, y, seen.flatten()))
         return torch.stack(found)
 
-    def _middle(self, solver: Tiled, whole: Prior, y: Tensor, seen: Tensor) -> Tensor:
-        grid = whole.domain
+    def _solved(self, solver: Tiled, whole: Prior, y: Tensor, seen: Tensor) -> Tensor:
+        grid, numbers = whole.domain, self.model.card.normalisation
         assert isinstance(grid, Grid)
         if not seen.any():
-            return y.new_full(grid.shape[1:], self.model.card.normalisation["mean"])
-        noise = self.model.card.normalisation["noise"]
-        observation = GriddedObservation(grid, seen.flatten(), noise)
-        x = solver(whole, observation).estimate(y.flatten())  # type: ignore[attr-defined]
-        return x.reshape(grid.shape)[self.half]
+            return y.new_full(grid.shape[1:], numbers["mean"])
+        observation: Observation = GriddedObservation(grid, seen, numbers["noise"])
+        if len(y) > len(grid):
+            observation = Informed(observation)
+        x = solver(whole, observation).estimate(y)  # type: ignore[attr-defined]
+        return x.reshape(grid.shape)[self.wanted]
 
     @torch.no_grad()
     def spread(self, grid: Grid, mask: Bool[Tensor, " n"]) -> Float[Tensor, "d h w"]:
         r"""Returns the std of each day that has a window about it."""
         law = self.model.others["spread"]
         assert isinstance(law, GapSpread)
-        parts = self._windows(grid, mask.to(torch.float64), mask)
-        return torch.cat([law.of(seen[None])[:, self.half] for _, seen in parts])
+        seen = self.seen(mask.reshape(grid.shape))
+        return torch.stack([law.of(window[None])[0, self.wanted] for window in seen])
 
-    def _windows(self, grid: Grid, values: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        both = [x.reshape(grid.shape) for x in (values, mask)]
-        for a in range(grid.shape[0] - self.times + 1):
-            yield tuple(x[a : a + self.times] for x in both)
+    def seen(self, mask: Bool[Tensor, "t h w"]) -> Bool[Tensor, "d k h w"]:
+        r"""Returns where the solver sees data, in the window of each day that has one."""
+        windows = mask.unfold(0, self.times, 1).movedim(-1, 1)
+        return windows & self.visible[:, None, None]
 
     def _window(self, grid: Grid) -> Grid:
         lat, lon = grid.axes["lat"], grid.axes["lon"]
@@ -180,22 +210,23 @@ class LearnedMapper:
         return Grid(time=window.axes["time"], lat=lat, lon=lon, metric=window.metric)
 
 
-def days_of(grid: Grid, steps: list[float], half: int) -> Grid:
-    r"""Returns a grid of some steps about another, with the times before and after it.
+def days_of(grid: Grid, steps: list[float], before: int, after: int) -> Grid:
+    r"""Returns a grid of some steps about another, with more times before and after it.
 
     Arguments:
         grid: The grid to cover.
         steps: The steps in time, latitude and longitude.
-        half: How many times to add at each end.
+        before: How many times to add before.
+        after: How many after.
 
     Example:
         >>> box = Grid(time=[3.0], lat=[0.0, 1.0], lon=[0.0, 0.9], metric="sphere")
-        >>> days_of(box, [1.0, 0.5, 0.5], 2)
+        >>> days_of(box, [1.0, 0.5, 0.5], 2, 2)
         Grid(time: 5, lat: 3, lon: 3, metric='sphere')
     """
     time, lat, lon = (_covering(grid.axes[k], s) for k, s in zip(DIMS, steps, strict=True))
-    first = time[0] - half * steps[0]
-    days = first + steps[0] * torch.arange(len(time) + 2 * half, dtype=torch.float64)
+    first = time[0] - before * steps[0]
+    days = first + steps[0] * torch.arange(len(time) + before + after, dtype=torch.float64)
     return Grid(time=days, lat=lat, lon=lon, metric="sphere", epoch=grid.epoch)
 
 
@@ -215,12 +246,14 @@ class _Windowed(Conditional):
         seen = PointObservation(problem.grid, problem.points, numbers["noise"])
         super().__init__(prior, seen)
         self.mapper, self.problem = mapper, problem
-        self.days = days_of(problem.grid, mapper.steps, mapper.half)
-        inner = slice(mapper.half, len(self.days.axes["time"]) - mapper.half)
+        before, after = mapper.wanted, mapper.times - 1 - mapper.wanted
+        self.days = days_of(problem.grid, mapper.steps, before, after)
+        inner = slice(before, len(self.days.axes["time"]) - after)
         axes = {k: v[inner] if k == "time" else v for k, v in self.days.axes.items()}
         self.inner = Grid(metric="sphere", epoch=self.days.epoch, **axes)  # type: ignore[arg-type]
         self.corners = self.inner.interpolation(problem.grid.points)
         self.scales = [numbers[k] for k in ERROR_SCALES]
+        self.last: tuple[Tensor, Tensor] | None = None
 
     def _cells(self, y: Float[Tensor, " m"]) -> Cells:
         return to_cells(self.days, self.problem.points, y)
@@ -234,8 +267,17 @@ class _Windowed(Conditional):
         return torch.stack(rows).reshape(*y.shape[:-1], -1)
 
     def _mean(self, y: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
-        cells = self._cells(y)
-        return self._interpolated(self.mapper.daily(self.days, cells.mean, cells.mask).flatten())
+        if self.last is None or not torch.equal(self.last[0], y):
+            cells, guess = self._cells(y), self._guess(y)
+            daily = self.mapper.daily(self.days, cells.mean, cells.mask, guess)
+            self.last = (y, self._interpolated(daily.flatten()))
+        return self.last[1]
+
+    def _guess(self, y: Float[Tensor, " m"]) -> Float[Tensor, " k"] | None:
+        law = self.mapper.model.others.get("guess")
+        if not isinstance(law, FirstGuess):
+            return None
+        return law.of(replace(self.problem, values=y, known=None), self.days)
 
     def std(
         self, y: Float[Tensor, " m"], size: int, generator: Generator | None

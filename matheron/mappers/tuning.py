@@ -14,6 +14,7 @@ __all__ = [
     "parts",
     "plain",
     "prepared",
+    "reach_of",
     "scales_of",
     "separated",
     "smoothed",
@@ -108,15 +109,20 @@ def _words(prior: GaussianProcess) -> str:
 
 def window_of(problem: Problem, prior: KernelPrior) -> tuple[float, Problem]:
     r"""Returns the half-width of the windows, and data that are few enough for them."""
+    half = reach_of(prior, CORRELATION)
+    return half, within(problem, half)
+
+
+def reach_of(prior: KernelPrior, correlation: float) -> float:
+    r"""Returns the days after which the correlation in time has fallen to a number."""
     lag = torch.arange(1.0, 61.0, dtype=torch.float64)
     site = prior.domain.points[:1]
     later = site.coords.repeat(60, 1)
     later[:, 0] += lag
     points = type(site)(later, site.dims, metric=site.metric, epoch=site.epoch)
     c = prior.covariance(site, points)[0] / prior.variance(site)
-    near = torch.nonzero(c < CORRELATION)[:, 0]
-    half = lag[near[0]].item() if len(near) else 60.0
-    return half, within(problem, half)
+    near = torch.nonzero(c < correlation)[:, 0]
+    return lag[near[0]].item() if len(near) else 60.0
 
 
 def within(problem: Problem, half: float, most: int = WINDOW) -> Problem:
@@ -236,7 +242,9 @@ class Prepared:
     chosen: Chosen
 
 
-def prepared(problem: Problem, law: Smooth, say: Say, spacing: float = FEWEST) -> Prepared:
+def prepared(
+    problem: Problem, law: Smooth, say: Say, spacing: float = FEWEST, size: int = SIZE
+) -> Prepared:
     r"""Returns what a separable covariance needs, by pieces that are held out.
 
     Those of largest likelihood are where the search starts: it sees the shortest lags alone.
@@ -246,10 +254,11 @@ def prepared(problem: Problem, law: Smooth, say: Say, spacing: float = FEWEST) -
         law: The covariance.
         say: Where to say what is found.
         spacing: The width of the cells that data are averaged over, in degrees.
+        size: The most data of a window in which some are held out.
     """
     data = superobs(problem, spacing)
     first, seen = fitted(data, separated(data, law.nu, law.nu_time), say)
-    held = held_out(data, seen)
+    held = held_out(data, seen, size=size)
     chosen = held.choose(law.covariance, scales_of(first), NOISY * law.std)
     say(f"by pieces held out: {chosen.words()}")
     return Prepared(data, seen, held, chosen)

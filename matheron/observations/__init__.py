@@ -2,6 +2,7 @@ r"""Observations: how a field is seen, and with what noise."""
 
 __all__ = [
     "GriddedObservation",
+    "Informed",
     "LinearObservation",
     "MatrixObservation",
     "NonlinearObservation",
@@ -12,6 +13,7 @@ __all__ = [
 
 from .base import LinearObservation, Observation
 from .gridded import GriddedObservation
+from .informed import Informed
 from .matrix import MatrixObservation
 from .nonlinear import NonlinearObservation
 from .points import PointObservation

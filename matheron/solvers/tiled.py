@@ -15,7 +15,7 @@ from typing import Any
 from .base import Solver, frozen
 from ..data.tiles import Tile, Tiling
 from ..domain import Grid
-from ..observations import GriddedObservation, Observation
+from ..observations import GriddedObservation, Informed, Observation
 from ..posterior import Estimator
 from ..priors.base import Prior
 
@@ -61,7 +61,8 @@ class Tiled(Solver[Prior]):
 
     def prepare(self, prior: Prior, observation: Observation) -> TiledConditional:
         grid, small = prior.domain, self.patch.domain
-        if not isinstance(observation, GriddedObservation) or not isinstance(grid, Grid):
+        seen = observation.observation if isinstance(observation, Informed) else observation
+        if not isinstance(seen, GriddedObservation) or not isinstance(grid, Grid):
             msg = (
                 f"Tiled(observation=...): expected a GriddedObservation on a grid, got "
                 f"{type(observation).__name__}. Average the data in cells: data.cells.to_cells()."
@@ -81,29 +82,38 @@ class Tiled(Solver[Prior]):
 class TiledConditional(Estimator):
     r"""Estimates by tiles."""
 
-    observation: GriddedObservation
-
     def __init__(
-        self, prior: Prior, observation: GriddedObservation, solver: Tiled, tiling: Tiling
+        self, prior: Prior, observation: Observation, solver: Tiled, tiling: Tiling
     ) -> None:
         super().__init__(prior, observation)
         self.solver, self.tiling = solver, tiling
-        n = len(observation.domain)
-        self.noise = observation.error.variance.sqrt().expand(n)
+        self.told: int = observation.fields if isinstance(observation, Informed) else 0
+        seen = observation.observation if isinstance(observation, Informed) else observation
+        assert isinstance(seen, GriddedObservation)
+        self.seen = seen
+        self.noise = seen.error.variance.sqrt().expand(len(prior.domain))
 
-    def estimate(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-        mask, tiling = self.observation._single(), self.tiling
-        seen = torch.where(mask, y, 0.0)
+    def _fields(self, y: Float[Tensor, "*batch k"]) -> list[Float[Tensor, "*batch n"]]:
+        r"""Returns the data, zero in the gaps, and the fields that came with them."""
+        if not isinstance(self.observation, Informed):
+            return [torch.where(self.seen._single(), y, 0.0)]
+        data = torch.where(self.seen._single(), self.observation.data(y), 0.0)
+        return [data, *self.observation.others(y).unbind(dim=-2)]
+
+    def estimate(self, y: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n"]:
+        mask, tiling = self.seen._single(), self.tiling
+        fields = self._fields(y)
         whole: Tensor | None = None
         for tile in tiling:
-            x = self._solved(tile, tiling.cut(mask, tile), tiling.cut(seen, tile))
+            parts = torch.cat([tiling.cut(v, tile) for v in fields], dim=-1)
+            x = self._solved(tile, tiling.cut(mask, tile), parts)
             whole = tiling.start(x) if whole is None else whole
             whole = tiling.add(whole, tile, x)
         assert whole is not None
         return tiling.gather(whole)
 
     def _solved(
-        self, tile: Tile, mask: Bool[Tensor, " k"], y: Float[Tensor, "*batch k"]
+        self, tile: Tile, mask: Bool[Tensor, " k"], y: Float[Tensor, "*batch j"]
     ) -> Float[Tensor, "*batch k"]:
         noise = self.tiling.cut(self.noise, tile)
         noise = torch.where(mask, noise, self.noise.mean())
@@ -111,5 +121,6 @@ class TiledConditional(Estimator):
             mask = torch.arange(len(mask)) == 0
             noise = torch.where(mask, FAR * noise, noise)
         patch = self.solver.patch
-        observation = GriddedObservation(patch.domain, mask, noise)  # type: ignore[arg-type]
+        seen = GriddedObservation(patch.domain, mask, noise)  # type: ignore[arg-type]
+        observation = Informed(seen, self.told) if self.told else seen
         return self.solver.solver(patch, observation).estimate(y)

@@ -7,14 +7,15 @@ import pytest
 import shutil
 import torch
 
-from matheron.compare import Board, Plan, learn, problem_of
+from matheron.compare import Board, Plan, course_of, learn, problem_of
+from matheron.compare.course import Course
 from matheron.compare.learning import _scale_along
-from matheron.compare.lessons import lesson_of
 from matheron.compare.scores import truth_at
 from matheron.data import InputError
 from matheron.domain import Grid
 from matheron.fit import load_model
 from matheron.mappers import Problem
+from matheron.mappers.first_guess import FirstGuess
 from matheron.mappers.learned import (
     LearnedMapper,
     correlated,
@@ -22,7 +23,7 @@ from matheron.mappers.learned import (
     learned,
     on_grid,
 )
-from tests.learned_ocean import TINY, ocean, trained
+from tests.learned_ocean import TINY, course, ocean, trained
 
 METHODS = ("unet", "4dvarnet", "fixedpoint")
 
@@ -124,7 +125,7 @@ def test_correlated_draws_have_the_scales():
 
 def test_the_grid_of_days_covers_the_map():
     box = Grid(time=[2.0, 3.5], lat=[30.0, 34.1], lon=[0.0, 3.999], metric="sphere")
-    made = days_of(box, [1.0, 0.5, 0.5], 2)
+    made = days_of(box, [1.0, 0.5, 0.5], 2, 2)
     assert made.axes["time"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert made.axes["lat"][-1].item() == pytest.approx(34.5)
     assert made.axes["lon"][-1].item() == 3.999  # a step that is close enough is stretched
@@ -141,7 +142,8 @@ def test_a_prior_on_another_grid_has_the_same_numbers(method):
 
 
 def test_a_lesson_is_of_the_other_ocean_and_keeps_its_days_apart():
-    lesson = lesson_of(ocean(), 0.5, 5)
+    lessons = course("unet")
+    lesson = lessons.lessons[0]
     (a, b), (c, d) = lesson.spans["train"], lesson.spans["validation"]
     assert a == 0
     assert c - b >= 5
@@ -149,7 +151,8 @@ def test_a_lesson_is_of_the_other_ocean_and_keeps_its_days_apart():
     # what is seen is the truth, but for what it does in a cell and in half a day
     e = (lesson.values - lesson.truth)[lesson.mask]
     assert e.square().mean().sqrt() < 0.5 * lesson.truth.std()
-    train, validation = lesson.windows(16, 0.5)
+    several, validation = lessons.windows()
+    (train,) = several.sources
     assert (train.span, validation.span) == ((a, b), (c, d))
     assert not train.mask[b - 2 : b].any()  # as after the last data of all
     assert validation.mask[-1].any()
@@ -157,15 +160,17 @@ def test_a_lesson_is_of_the_other_ocean_and_keeps_its_days_apart():
 
 def test_the_card_says_what_was_done():
     card = load_model(trained("4dvarnet")).card
-    assert "4dvarnet on gulfstream, 4nadirs, noise none; 5 days, 0.5 degrees" in card.notes
+    assert (
+        "4dvarnet on gulfstream, 4nadirs, noise none, seed 2654435769; mapping, 5 days"
+        in card.notes
+    )
     assert (card.variable, card.units, card.seed, card.command) == ("ssh", "m", 0, "a test")
     assert set(card.split) == {"train", "validation"}
     assert 0.5 < card.scores["spread_skill"] < 2
 
 
 def test_learning_lowers_the_error(tmp_path, problem):
-    plan = Plan("unet", **{**TINY, "updates": 120, "rate": 3e-3})
-    learn(ocean(), plan, tmp_path / "model")
+    learn(course("unet", updates=120, rate=3e-3), tmp_path / "model")
     truth = truth_at(ocean(), problem.grid)
     found = learned(tmp_path / "model")(problem, quiet)
     error = (found.mean - truth).square().mean().sqrt()
@@ -179,6 +184,11 @@ def test_learning_lowers_the_error(tmp_path, problem):
         ({"updates": 0}, r"updates=\.\.\.\): expected a positive"),
         ({"width": 0}, r"width=\.\.\.\): expected a positive"),
         ({"step": float("nan")}, r"step=\.\.\.\): expected a positive"),
+        ({"oceans": 0}, r"oceans=\.\.\.\): expected a positive"),
+        ({"first": "spde"}, "expected one of"),
+        ({"exchange": 0.5}, "where a first guess is made"),
+        ({"purpose": "forecast"}, "a lead for a forecast only"),
+        ({"purpose": "forecast", "lead": 15}, "fewer times than the 15"),
     ],
 )
 def test_bad_plans_are_refused(change, said):
@@ -189,14 +199,14 @@ def test_bad_plans_are_refused(change, said):
 @pytest.mark.parametrize("window", [4, 1, 13])
 def test_bad_windows_are_refused(window):
     with pytest.raises(ValueError, match="an odd number of days"):
-        lesson_of(ocean(), 0.5, window)
+        course("unet", window=window)
 
 
 def test_experiments_without_another_ocean_are_refused(tmp_path):
     alone = dataclasses.replace(ocean(), training=None)
     with pytest.raises(ValueError, match="osse --train"):
-        learn(alone, Plan(**TINY), tmp_path / "model")
-    assert not (tmp_path / "model").exists()
+        course_of(alone, Plan(**TINY), quiet, tmp_path / "oceans")
+    assert not (tmp_path / "oceans").exists()
 
 
 @pytest.mark.parametrize(
@@ -250,3 +260,76 @@ def test_a_board_has_its_row(tmp_path):
         with pytest.raises(ValueError, match=match):
             bad.run([name], quiet, alone=False)
     assert not (tmp_path / "other").exists()
+
+
+# the first guess, other purposes, more oceans
+
+
+@pytest.fixture(scope="module", params=["mapping", "forecast"])
+def mended(request, tmp_path_factory):
+    """A model that mends a first guess, and its course."""
+    lead = 2 if request.param == "forecast" else 0
+    plan = Plan(
+        "unet", **{**TINY, "first": "oi", "purpose": request.param, "lead": lead, "oceans": 2}
+    )
+    lag = lead if lead else None
+    guess = FirstGuess(120e3, 9.0, 0.1, 0.01, 2.5, 2.5, 9.0, lag)
+    found = course_of(ocean(), plan, quiet, guess=guess)
+    folder = tmp_path_factory.mktemp("mended") / "model"
+    learn(found, folder)
+    return found, folder
+
+
+def test_a_first_guess_is_of_the_data_and_is_mended(mended, problem):
+    found, folder = mended
+    assert len(found.lessons) == 2
+    for lesson in found.lessons:
+        e = (lesson.guess - lesson.truth).square().mean().sqrt()
+        assert e < 0.9 * lesson.truth.std()
+    # the oceans are not the same
+    one, other = (lesson.truth for lesson in found.lessons)
+    assert not torch.allclose(one, other)
+    model = learned(folder).model
+    guess = model.others["guess"]
+    assert guess.made_with == found.guess.made_with
+    assert model.card.scores["rmse"] < 1.1 * model.card.scores["rmse_first_guess"]
+    # what the network adds is small at first: the map is near the guess
+    mapper = learned(folder)
+    mean = mapper(problem, quiet).mean - problem.shift
+    plain = dataclasses.replace(problem, known=None, values=problem.anomalies)
+    first = guess.of(plain, problem.grid)
+    assert (mean - first).square().mean().sqrt() < 0.5 * first.std()
+
+
+def test_a_forecast_does_not_know_of_the_future(mended, problem):
+    _, folder = mended
+    mapper, grid = learned(folder), problem.grid
+    lead = mapper.model.card.lead
+    day = 2
+    now = grid.axes["time"][day].item() - lead + 0.5
+    t = problem.points.since(grid.epoch).axis("time")
+    nodes = grid.shape[1] * grid.shape[2]
+    place = slice(day * nodes, (day + 1) * nodes)
+    whole = mapper(problem, quiet).mean[place]
+    known = mapper(problem.take(t < now), quiet).mean[place]
+    if mapper.purpose.name == "forecast":
+        torch.testing.assert_close(whole, known, rtol=0, atol=1e-6)
+    else:
+        assert not torch.allclose(whole, known, atol=1e-3)
+
+
+def test_oceans_are_read_again(mended, tmp_path):
+    found, _ = mended
+    path = tmp_path / "oceans.safetensors"
+    found.save(path)
+    again = course_of(ocean(), found.plan, quiet, path)
+    assert isinstance(again, Course)
+    assert again.guess.made_with == found.guess.made_with
+    for one, other in zip(found.lessons, again.lessons, strict=True):
+        assert one.spans == other.spans
+        for name in ("truth", "values", "mask", "guess"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+    assert found.windows()[0].fingerprint() == again.windows()[0].fingerprint()
+    # another plan is not content with them
+    other = dataclasses.replace(found.plan, first="none", oceans=1)
+    assert course_of(ocean(), other, quiet, path).guess is None

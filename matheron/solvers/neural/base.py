@@ -6,6 +6,7 @@ __all__ = ["Geometry", "LearnedConditional", "LearnedSolver"]
 
 import abc
 import copy
+import dataclasses
 import torch
 
 from collections.abc import Iterator
@@ -16,31 +17,34 @@ from typing import Any, TypeVar
 
 from ..base import Solver, frozen
 from ...described import Described
-from ...observations import Observation
+from ...observations import Informed, Observation
 from ...posterior import Estimator
 from ...priors.base import Energy, GaussianPrior, Prior, Sampling
 from ...priors.layout import Layout
 from ...priors.projection import Projection
 
 P = TypeVar("P", bound=Prior)
-FIRST = ("mean", "data")
+FIRST = ("mean", "data", "guess")
 CHUNK = 2**18
 """The most numbers of the draws that are estimated at once."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    r"""What the data tell of the places, and of the field at its mean, in its units.
+    r"""What the data tell of the places, and of the field where it starts, in its units.
 
     Arguments:
         precision: The precision :math:`\sigma^2 H^\top R^{-1} H 1` of the data at every node, in
             inverse squares of the field's standard deviation, with shape :math:`(*, n)`.
-        slope: The gradient of their cost at the mean of the prior, in inverse units of it,
-            likewise.
+        slope: The gradient of their cost at the start, in inverse units of it, likewise.
+        start: The mean of the prior, or the first guess that came with the data.
+        others: The fields that came with the data, with shape :math:`(*, k, n)`.
     """
 
     precision: Float[Tensor, "*batch n"]
     slope: Float[Tensor, "*batch n"]
+    start: Float[Tensor, "*batch n"]
+    others: Float[Tensor, "*batch k n"]
 
     @property
     def weight(self) -> Float[Tensor, "*batch n"]:
@@ -49,8 +53,14 @@ class Geometry:
 
     @property
     def guess(self) -> Float[Tensor, "*batch n"]:
-        r"""The data less the mean, times their weight; zero in the gaps."""
+        r"""The data less the start, times their weight; zero in the gaps."""
         return -self.slope / (1 + self.precision)
+
+    def finer(self, part: float) -> Geometry:
+        r"""Returns the same in units of a part of the field's standard deviation."""
+        return dataclasses.replace(
+            self, precision=part**2 * self.precision, slope=part * self.slope
+        )
 
 
 class LearnedConditional(Estimator):
@@ -64,6 +74,14 @@ class LearnedConditional(Estimator):
         self.mean, self.scale = mean.expand(n), scale.expand(n)
         sea = self.layout.sea().any(dim=0)[None, None]
         self.sea = sea.to(solver.dtype)
+        self.told = observation.fields if isinstance(observation, Informed) else 0
+        if solver.first == "guess" and not self.told:
+            msg = (
+                f"{type(solver).__name__}(first='guess'): expected data with a first guess beside "
+                f"them, got {type(observation).__name__}. Give Informed(observation), and the "
+                "guess after the data."
+            )
+            raise ValueError(msg)
 
     @abc.abstractmethod
     def iterates(self, y: Float[Tensor, "*batch m"]) -> Iterator[Float[Tensor, "*batch n"]]:
@@ -80,7 +98,7 @@ class LearnedConditional(Estimator):
 
     def geometry(self, y: Float[Tensor, "*batch m"]) -> Geometry:
         r"""Returns what the data tell, by how their gradient answers to a rise of the field."""
-        m = self.mean.expand(*y.shape[:-1], -1)
+        m, others = self._begin(y)
         slope = self.observation.gradient(m, y)
         answer = self.observation.gradient(m + self.scale, y) - slope
         precision = (self.scale * answer).clamp(min=0)
@@ -90,7 +108,20 @@ class LearnedConditional(Estimator):
                 "some without. Give them a noise_std, or use Kriging()."
             )
             raise ValueError(msg)
-        return Geometry(precision, self.scale * slope)
+        return Geometry(precision, self.scale * slope, m, others)
+
+    def _begin(self, y: Float[Tensor, "*batch m"]) -> tuple[Tensor, Tensor]:
+        r"""Returns where the estimate starts, and the fields that came with the data."""
+        mean, batch = self.mean.expand(*y.shape[:-1], -1), y.shape[:-1]
+        if not isinstance(self.observation, Informed):
+            return mean, y.new_zeros(*batch, 0, mean.shape[-1])
+        others = self.observation.others(y)
+        return (others[..., 0, :] if self.solver.first == "guess" else mean), others
+
+    def beside(self, geometry: Geometry) -> list[Float[Tensor, "b c *space"]]:
+        r"""Returns the fields that came with the data as arrays, in units of the field."""
+        z = (geometry.others - self.mean) / self.scale
+        return [self.arrays(z[..., k, :]) for k in range(self.told)]
 
     def arrays(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "b c *space"]:
         r"""Returns states as arrays, in the type of the network."""
@@ -103,8 +134,10 @@ class LearnedConditional(Estimator):
 
     def first(self, geometry: Geometry) -> Float[Tensor, "*batch n"]:
         r"""Returns the first guess, in the type of the network."""
-        seen = geometry.guess if self.solver.first == "data" else 0 * geometry.guess
-        return (self.mean + self.scale * seen).to(self.solver.dtype)
+        x = geometry.start
+        if self.solver.first == "data":
+            x = x + self.scale * geometry.guess
+        return x.to(self.solver.dtype)
 
     def info(self, y: Float[Tensor, " m"]) -> dict[str, Any]:
         with torch.no_grad():
@@ -159,7 +192,8 @@ class LearnedSolver(Described, Solver[P]):
             the prior.
         scale: Their standard deviation, likewise; by default that of the prior, which may take
             time to work out where it is Gaussian.
-        first: The first guess: ``"mean"``, or ``"data"``, the data where they are.
+        first: The first guess: ``"mean"``; ``"data"``, the data where they are; or ``"guess"``,
+            the first field that comes with the data: see :class:`Informed`.
         simulator: A prior to draw fields from, where ``prior`` cannot be sampled.
         dtype: The floating type of the weights.
         checkpoint: Whether gradients compute the steps again instead of keeping them.
