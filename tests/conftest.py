@@ -4,6 +4,7 @@ The package is never imported here: jaxtyping must see its modules first, so tha
 written in the signatures are checked while the tests run.
 """
 
+import jaxtyping
 import matplotlib
 import os
 import pytest
@@ -11,7 +12,10 @@ import torch
 
 from pathlib import Path
 
+from tests.shape_checks import jaxtyped
+
 matplotlib.use("Agg")
+jaxtyping.jaxtyped = jaxtyped
 
 
 @pytest.fixture(scope="session", autouse=True)

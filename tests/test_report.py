@@ -59,6 +59,12 @@ def field(truth):
     return xr.DataArray(truth.numpy(), coords, ["time", "lat", "lon"], name="sla")
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leaves the pictures out: they take nearly all the time of a page."""
+    monkeypatch.setattr("matheron.report.build.pictures", lambda *_: iter(()))
+
+
 def nodes(field, dataset):
     """The truth as data, one at each node that is not on land."""
     stacked = field.stack(point=("time", "lat", "lon"))
@@ -114,6 +120,7 @@ def test_every_picture_is_there_and_is_not_blank(dataset, field, tmp_path):
     assert all(len(image.convert("RGB").getcolors(1 << 24)) > 50 for image in found.values())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scores_are_those_of_the_metrics(dataset, field, tmp_path):
     rows = table(read(report(dataset, tmp_path / "r.html", truth=field)))
     wanted = expected(dataset, field)
@@ -123,6 +130,7 @@ def test_scores_are_those_of_the_metrics(dataset, field, tmp_path):
     assert "energy score" in rows
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_data_at_the_nodes_are_scored_as_the_field(dataset, field, tmp_path):
     data = nodes(field, dataset)
     rows = table(read(report(dataset, tmp_path / "r.html", truth=data)))
@@ -132,6 +140,7 @@ def test_data_at_the_nodes_are_scored_as_the_field(dataset, field, tmp_path):
     assert sure["CRPS, Gaussian"] == f"{expected(dataset, field)['crps']:.4g}"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_truth_may_have_another_order_branch_and_gaps(dataset, field, tmp_path):
     plain = table(read(report(dataset, tmp_path / "r.html", truth=field)))
     other = field.assign_coords(lon=LON - 360).transpose("lon", "time", "lat")

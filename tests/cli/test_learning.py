@@ -15,7 +15,7 @@ from matheron.fit.checkpoint import write_checkpoint
 from matheron.mappers import learned
 from tests.learned_ocean import ocean, trained
 
-FIT = ("--window", 5, "--step", 0.5, "--updates", 6)
+FIT = ("--window", 5, "--step", 0.5, "--updates", 6, "--first-guess", "none")
 
 
 @pytest.fixture
@@ -64,7 +64,11 @@ def test_a_training_that_is_cut_off_goes_on_to_the_same_weights(lab, cli, monkey
 
     monkeypatch.setattr(training, "write_checkpoint", stopped)
     assert cli("fit", "osse", "--method", "unet", *FIT, "-o", "cut").code == 1
-    assert {p.name for p in (lab / "cut").iterdir()} == {"plan.json", "run.safetensors"}
+    assert {p.name for p in (lab / "cut").iterdir()} == {
+        "plan.json",
+        "run.safetensors",
+        "oceans.safetensors",
+    }
     refused(cli("fit", "osse", "--method", "unet", *FIT, "-o", "cut"), "--resume")
     refused(
         cli("fit", "osse", "--method", "unet", "--updates", 9, "--resume", "-o", "cut"),
@@ -80,7 +84,7 @@ def test_a_training_that_is_cut_off_goes_on_to_the_same_weights(lab, cli, monkey
 
 
 def test_the_minutes_choose_the_updates(lab, cli):
-    ran = done(cli("fit", "osse", "--method", "unet", *FIT[:4], "--minutes", 1e-3, "-o", "quick"))
+    ran = done(cli("fit", "osse", "--method", "unet", *FIT[:4], *FIT[6:], "--minutes", 1e-3, "-o", "quick"))
     assert "20 updates in 0.001 minutes" in ran.err
     card = json.loads((lab / "quick" / "model.json").read_text())["card"]
     assert card["command"].startswith("matheron fit osse --method unet")

@@ -33,6 +33,19 @@ def mapped(cli, data, *options, grid=GRID, out="out.nc"):
         return ds.load()
 
 
+@pytest.fixture(scope="module")
+def kept():
+    return {}
+
+
+@pytest.fixture
+def plain(kept, here, cli, make_tracks):
+    """The map of the ordinary data, fitted once."""
+    if "map" not in kept:
+        kept["map"] = mapped(cli, make_tracks(), out="plain.nc")
+    return kept["map"]
+
+
 def close(one, two, scale=1.0, shift=0.0):
     # in single precision, and the fits stop within .02 of the highest log-likelihood
     rtol = 1e-3
@@ -64,10 +77,9 @@ def test_both_branches_give_one_map(here, cli, make_tracks):
     np.testing.assert_allclose(three.ssh, one.ssh, atol=1e-6)
 
 
-def test_a_single_day(here, cli, make_tracks):
+def test_a_single_day(plain, cli, make_tracks):
     data = make_tracks().assign(time="2014-05-15")
     ds = mapped(cli, data, grid=f"{GRID},2014-05-15:2014-05-15:1")
-    plain = mapped(cli, make_tracks(), out="plain.nc")
     assert ds.ssh.dims == ("time", "latitude", "longitude")
     assert abs(ds.ssh[0] - plain.ssh).max() < 0.5 * plain.ssh_std.max() + 0.1
 
@@ -116,17 +128,16 @@ def test_data_along_a_parallel(here, cli, make_tracks):
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e-9, 0.0), (1e6, 0.0), (1.0, 1e4)])
-def test_units_do_not_matter(scale, shift, here, cli, make_tracks):
+def test_units_do_not_matter(scale, shift, plain, cli, make_tracks):
     data = make_tracks()
-    plain = mapped(cli, data, out="plain.nc")
     other = mapped(cli, data.assign(ssh=scale * data.ssh + shift))
     close(other, plain, scale, shift)
 
 
-def test_coordinates_in_single_precision(here, cli, make_tracks):
+def test_coordinates_in_single_precision(plain, cli, make_tracks):
     data = make_tracks()
     single = data.astype({"lon": np.float32, "lat": np.float32})
-    close(mapped(cli, single), mapped(cli, data, out="plain.nc"))
+    close(mapped(cli, single), plain)
 
 
 def test_the_order_of_rows_does_not_matter(here, cli, make_tracks):

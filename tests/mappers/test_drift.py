@@ -52,7 +52,7 @@ def test_a_sea_at_rest_does_not_drift_and_land_is_left_out():
 def trial(still):
     """Returns a problem on a sea of weak waves, that go or not, and the heights of the map."""
     generator = torch.Generator().manual_seed(3)
-    days = torch.arange(0.0, 13.0, dtype=torch.float64)
+    days = torch.arange(0.0, 9.0, dtype=torch.float64)
     grid = box(days)
     model = OneLayerQG.on_sphere(grid.axes["lat"], grid.axes["lon"], dt=3600.0)
     rough = torch.randn(1, 1, 41, 41, dtype=torch.float64, generator=generator)
@@ -67,7 +67,7 @@ def trial(still):
         states.append(x)
     heights = torch.stack(states).flatten()
     place = torch.rand(160, 2, dtype=torch.float64, generator=generator) * 8 + 1
-    t = torch.rand(160, dtype=torch.float64, generator=generator) * 12
+    t = torch.rand(160, dtype=torch.float64, generator=generator) * 8
     points = Points(time=t, lat=12 + place[:, 0], lon=-30 + place[:, 1], metric="sphere")
     nodes, weights = grid.interpolation(points)
     values = (heights[nodes] * weights).sum(dim=1)
@@ -81,15 +81,13 @@ def law(chosen):
 
 def found(still):
     problem, heights = trial(still)
-    held = HeldOut(problem, windows=2, size=500)
+    held = HeldOut(problem, windows=1, size=500)
     chosen = held.choose(
         lambda s: plain(law(Chosen(dict(s), 0.0, 1.0, 0.0))),
         {"duration": 12.0, "lengthscale": 1.5e5},
         1e-3,
     )
     return moving(problem, held, law, chosen, heights, lambda text: None), chosen
-
-    return plain(law(chosen))
 
 
 def test_waves_that_go_are_followed():

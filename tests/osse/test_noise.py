@@ -159,7 +159,7 @@ def test_systematic_errors_have_their_shape_across_the_track(generator):
 
 def test_systematic_errors_have_their_size(generator):
     # One arcsecond of roll at 60 km, one degree of phase, 1 mm of baseline, one nanosecond.
-    edge = sight(lines=1, passes=4000, offsets=np.array([60.0]))
+    edge = sight(lines=1, passes=2000, offsets=np.array([60.0]))
     lever = 1 + 890_582.0 / 6_371_008.8
     wave = 2 * np.pi * 35.75e9 / 299_792_458.0
     cases = {
@@ -170,7 +170,7 @@ def test_systematic_errors_have_their_size(generator):
     }
     for error, std in cases.items():
         # The spectrum is cut at the Nyquist frequency: 0.1 % of the variance of these is beyond.
-        expect_std(error.draw(edge, generator).std() * (1 + 5e-4), std, 4000)
+        expect_std(error.draw(edge, generator).std() * (1 + 5e-4), std, 2000)
 
 
 def test_same_generator_same_draw():

@@ -58,7 +58,7 @@ def plane_grid() -> mt.Grid:
 
 def prior(trend: str | None = None, kappa: float = 1.0) -> Squared:
     grid = plane_grid()
-    return Squared(grid, Lattice(grid, extension=2.0), kappa, trend)
+    return Squared(grid, Lattice(grid, extension=1.0), kappa, trend)
 
 
 def sites(m: int = 14) -> mt.Points:
@@ -67,7 +67,7 @@ def sites(m: int = 14) -> mt.Points:
 
 def exact(**options) -> ConjugateGradient:
     """All the probes, and a tolerance near that of the machine."""
-    return ConjugateGradient(tolerance=1e-13, probes=1000, lanczos=250, **options)
+    return ConjugateGradient(tolerance=1e-13, probes=1000, lanczos=150, **options)
 
 
 OBSERVATIONS = {
