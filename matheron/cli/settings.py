@@ -58,8 +58,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             msg = (
-                f"map(method={self.method}): expected one of {', '.join(METHODS)}, got "
-                f"{self.method!r}. Use --method auto."
+                f"map(method={self.method}): expected one of {', '.join(METHODS)} (or, to fit to "
+                f"an OSSE, {', '.join(LEARNED)}), got {self.method!r}. Use --method auto."
             )
             raise InputError(msg)
         if self.metric not in {None, "sphere", "plane"}:

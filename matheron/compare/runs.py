@@ -21,6 +21,7 @@ from typing import Any
 from .problems import images, problem_of
 from .scores import score_map
 from ..data import map_dataset, write_dataset
+from ..fit import model_folder
 from ..mappers import mapper
 from ..osse import Experiment
 
@@ -131,7 +132,7 @@ def model_sum(model: Path | None) -> str | None:
     r"""Returns what tells the numbers of a trained solver from others."""
     if model is None:
         return None
-    return json.loads((model / "model.json").read_text(encoding="utf-8"))["checksum"]
+    return json.loads((model_folder(model) / "model.json").read_text(encoding="utf-8"))["checksum"]
 
 
 def _write(

@@ -46,9 +46,11 @@ class Tiling:
         halo: The nodes without weight on each side, by name; none by default.
         overlap: The nodes over which one patch fades into the next, by name; by default as many
             as the halo.
+        cell: Patches start at multiples of so many nodes from the start of the grid: those that
+            a network averages on its coarsest scale, by name. See :meth:`fitting`.
 
     Raises:
-        ValueError: If a patch is larger than the grid, or is all halo.
+        ValueError: If a patch is larger than the grid, is all halo, or leaves a part of a cell.
 
     Example:
         >>> grid = Grid(y=range(9), x=range(9))
@@ -65,8 +67,10 @@ class Tiling:
         size: Mapping[str, int],
         halo: Mapping[str, int] | None = None,
         overlap: Mapping[str, int] | None = None,
+        cell: Mapping[str, int] | None = None,
     ) -> None:
         halo = dict(halo or {})
+        self.cell = {k: (cell or {}).get(k, 1) for k in grid.dims}
         self.grid, self.overlap = grid, {**halo, **(overlap or {})}
         self.halo = {k: halo.get(k, 0) for k in grid.dims}
         self.size = {k: size.get(k, n) for k, n in zip(grid.dims, grid.shape, strict=True)}
@@ -91,12 +95,33 @@ class Tiling:
                     "smaller halo."
                 )
                 raise ValueError(msg)
+            if (n - s) % self.cell[k]:
+                msg = (
+                    f"Tiling(cell={{{k!r}: {self.cell[k]}}}): expected a patch that leaves whole "
+                    f"cells of the {n} nodes, got {s} nodes. Take "
+                    f"{self.fitting(n, s, self.cell[k])}."
+                )
+                raise ValueError(msg)
+
+    @staticmethod
+    def fitting(nodes: int, size: int, cell: int) -> int:
+        r"""Returns the smallest patch of at least a size that leaves whole cells of an axis.
+
+        Example:
+            >>> Tiling.fitting(51, 24, 4), Tiling.fitting(51, 60, 4)
+            (27, 51)
+        """
+        return nodes if size >= nodes else size + (nodes - size) % cell
 
     def _line(self, name: str, n: int) -> list[tuple[int, Float[Tensor, " s"]]]:
         r"""Returns the patches of one axis: where they start, and their weights along it."""
         s, h, r = self.size[name], self.halo[name], self.overlap.get(name, 0)
-        count = 1 if s == n else math.ceil((n - s) / (s - 2 * h - r)) + 1
-        starts = [round(i * (n - s) / max(1, count - 1)) for i in range(count)]
+        room = max(1, s - 2 * h - r - self.cell[name] + 1)
+        count = 1 if s == n else math.ceil((n - s) / room) + 1
+        # rounded to whole cells; a patch may move by half of one: the room for it is in the count
+        c = self.cell[name]
+        cells = (n - s) // c
+        starts = [c * round(i * cells / max(1, count - 1)) for i in range(count)]
         shapes = [_fade(s, h, r, a > 0, a + s < n) for a in starts]
         total = torch.zeros(n, dtype=torch.float64)
         for a, w in zip(starts, shapes, strict=True):

@@ -31,7 +31,9 @@ __all__ = [
     "learn_dynamics",
     "load_model",
     "maximum_likelihood",
+    "model_folder",
     "predict",
+    "pretrained",
     "prior_cost",
     "save_model",
     "train",
@@ -57,6 +59,7 @@ from .losses import (
 )
 from .maximum import maximum_likelihood
 from .model_file import Card, LearnedModel, load_model, save_model
+from .pretrained import model_folder, pretrained
 from .report import Fit
 from .schedule import Schedule
 from .simulations import Simulations

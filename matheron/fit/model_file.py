@@ -21,6 +21,7 @@ from torch import Tensor
 from typing import Any
 
 from .architecture import Classes, build, describe, known_classes
+from .pretrained import model_folder
 from ..data.errors import InputError, call, refuse
 from ..data.write import whole_or_not
 from ..domain import Grid
@@ -207,7 +208,7 @@ def load_model(
     r"""Returns a trained solver, on another grid of the same steps if one is given.
 
     Arguments:
-        folder: The folder.
+        folder: The folder; or the name of one of :func:`matheron.fit.pretrained`.
         domain: The grid of the prior; that of the windows of the training by default.
         variable: The field to be mapped, refused if the model is of another.
         classes: More classes that may be made, by name.
@@ -216,7 +217,7 @@ def load_model(
         InputError: If the folder does not hold a whole model, if it is of a later version, or of
             another variable, or if the grid has other axes or steps.
     """
-    where = call("load_model", folder=folder)
+    where, folder = call("load_model", folder=folder), model_folder(folder)
     try:
         about = _about(folder, where)
         content = (folder / WEIGHTS).read_bytes()

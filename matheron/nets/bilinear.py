@@ -53,7 +53,8 @@ class _Scale(Pullback):
         **settings: Any,
     ) -> None:
         super().__init__()
-        self.channels, self.dims, self.factor = channels, settings["dims"], factor
+        self.channels, self.dims = channels, settings["dims"]
+        self.factor = self.cell = factor
         self.modes, self.smooth = (
             settings["padding"],
             not hole,

@@ -6,7 +6,18 @@ then part of its forward pass, and a loss behind it needs one backward pass, not
 
 from __future__ import annotations
 
-__all__ = ["Conv", "Net", "Pullback", "fold", "pool", "pool_adjoint", "pullback", "unpool", "wrap"]
+__all__ = [
+    "Conv",
+    "Net",
+    "Pullback",
+    "coarsest",
+    "fold",
+    "pool",
+    "pool_adjoint",
+    "pullback",
+    "unpool",
+    "wrap",
+]
 
 import abc
 import functools
@@ -31,10 +42,25 @@ class Net(Described, nn.Module):
     Attributes:
         channels: The number of channels that it takes.
         dims: The number of space dimensions, one or two.
+        cell: The side of the largest cells that it averages over: moved by as many nodes, a field
+            gives the same answer, moved.
     """
 
     channels: int
     dims: int
+    cell: int = 1
+
+
+def coarsest(*modules: nn.Module) -> int:
+    r"""Returns the side of the largest cells of the networks in some modules, of all together.
+
+    Example:
+        >>> from matheron.nets import UNet
+        >>> coarsest(nn.ModuleList([UNet(1, levels=3), UNet(1, levels=2)]))
+        4
+    """
+    nets = [net for m in modules for net in m.modules() if isinstance(net, Net)]
+    return math.lcm(*(net.cell for net in nets))
 
 
 class Pullback(Net, abc.ABC):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from typing import Any
 
-from .layers import Conv, check_counts, check_dims, pool, unpool
+from .layers import Conv, Net, check_counts, check_dims, pool, unpool
 
 Gates = list[tuple[Tensor, Tensor]]
 
@@ -30,7 +30,7 @@ class _Gate(nn.Module):
         return before, after
 
 
-class GatedPyramid(nn.Module):
+class GatedPyramid(Net):
     r"""A map that is linear in a field, with no constant: convolutions at scales of 1, 2, 4...
 
     .. math:: P(q)\, g = \sum_l U^l \, c'_l(q) \, K'_l \, c_l(q) \, (K_l D)^l g
@@ -83,6 +83,7 @@ class GatedPyramid(nn.Module):
         kept["generator"] = generator
         linear = kept | {"bias": False}
         self.levels, self.known = levels, known
+        self.channels, self.dims, self.cell = channels, dims, 2 ** (levels - 1)
         self.enter = nn.ModuleList(
             [Conv(channels if k == 0 else width, width, **linear) for k in range(levels)]
         )

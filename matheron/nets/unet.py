@@ -70,7 +70,7 @@ class UNet(Net):
     ) -> None:
         super().__init__()
         check_counts("UNet", channels=channels, width=width, levels=levels)
-        self.channels, self.dims = channels, dims
+        self.channels, self.dims, self.cell = channels, dims, 2 ** (levels - 1)
         self.modes = check_dims("UNet", dims, padding)
         kept: Any = {"dims": dims, "padding": self.modes}
         kept["generator"] = generator

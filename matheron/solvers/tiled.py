@@ -36,6 +36,8 @@ class Tiled(Solver[Prior]):
         halo: The nodes without weight on each side of a patch, by axis: at least as many as a
             node of an estimate looks away.
         overlap: The nodes over which patches fade, by axis; as many as the halo by default.
+        cell: The nodes that the solver averages on its coarsest scale, by axis; patches start at
+            multiples of them, so that they average the same nodes as one large patch would.
 
     Raises:
         ValueError: If the patch has land, or is larger than the grid, or is all halo.
@@ -48,6 +50,7 @@ class Tiled(Solver[Prior]):
         patch: Prior,
         halo: Mapping[str, int] | None = None,
         overlap: Mapping[str, int] | None = None,
+        cell: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(patch.domain, Grid) or patch.domain.mask is not None:
@@ -57,7 +60,7 @@ class Tiled(Solver[Prior]):
             )
             raise ValueError(msg)
         self.solver, self.patch = solver, patch
-        self.halo, self.overlap = halo, overlap
+        self.halo, self.overlap, self.cell = halo, overlap, cell
 
     def prepare(self, prior: Prior, observation: Observation) -> TiledConditional:
         grid, small = prior.domain, self.patch.domain
@@ -70,7 +73,7 @@ class Tiled(Solver[Prior]):
             raise TypeError(msg)
         assert isinstance(small, Grid)
         size = dict(zip(small.dims, small.shape, strict=True))
-        tiling = Tiling(grid, size, self.halo, self.overlap)
+        tiling = Tiling(grid, size, self.halo, self.overlap, self.cell)
         if torch.is_grad_enabled():
             return TiledConditional(prior, observation, self, tiling)
         kept = copy.copy(self)

@@ -7,9 +7,12 @@ from torch.testing import assert_close
 
 import matheron as mt
 
+from matheron.data import Tiling
+from matheron.nets import UNet, coarsest
 from matheron.posterior import Estimator
 from matheron.priors.base import Prior
 from matheron.solvers.base import Solver
+from matheron.solvers.neural import DirectInversion
 from matheron.solvers.tiled import Tiled
 
 REACH = 3
@@ -107,3 +110,28 @@ def test_tiled_refuses() -> None:
         Tiled(_Blur(), _law(_grid(12)))(_law(grid), points)
     with pytest.raises(ValueError, match="expected at most the 20 nodes"):
         Tiled(_Blur(), _law(_grid(30)))(_law(grid), observation)
+
+
+def test_patches_that_leave_a_part_of_a_cell_are_refused() -> None:
+    grid = _grid(20)
+    observation, _ = _problem(grid)
+    tiled = Tiled(_Blur(), _law(_grid(11)), {"y": 1, "x": 1}, cell={"y": 2, "x": 2})
+    with pytest.raises(ValueError, match=r"leaves whole cells of the 20 nodes.* Take 12\."):
+        tiled(_law(grid), observation)
+
+
+@pytest.mark.parametrize(("cell", "same"), [(2, True), (1, False)])
+def test_networks_with_coarse_scales_do_not_see_the_tiles(cell: int, same: bool) -> None:
+    """Patches that start at multiples of the coarse cells average the nodes that the whole does."""
+    grid, halo = _grid(45), {"y": 14, "x": 14}
+    observation, y = _problem(grid)
+    net = UNet(3, 1, width=4, levels=2, generator=torch.Generator().manual_seed(2))
+    assert coarsest(net) == 2
+    solver = DirectInversion(net, mean=0.0, scale=1.0, dtype=torch.float64)
+    size = Tiling.fitting(45, 33, 2) if same else 34
+    both = {"y": cell, "x": cell}
+    tiled = Tiled(solver, _law(_grid(size)), halo, {"y": 1, "x": 1}, both)
+    whole, found = solver(_law(grid), observation)(y), tiled(_law(grid), observation)(y)
+    assert len(found.conditional.tiling) > 1
+    apart = (found.mean - whole.mean).abs().max() / whole.mean.std()
+    assert (apart < 1e-12) == same, apart
