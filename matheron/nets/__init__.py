@@ -7,15 +7,18 @@ __all__ = [
     "ConvLSTMCell",
     "GatedPyramid",
     "Net",
+    "Patches",
     "Pullback",
     "RecurrentCell",
     "TwoScale",
     "UNet",
+    "coarsest",
     "pullback",
 ]
 
 from .bilinear import BilinearAutoencoder, TwoScale
-from .layers import Conv, Net, Pullback, pullback
+from .layers import Conv, Net, Pullback, coarsest, pullback
+from .patches import Patches
 from .pyramid import GatedPyramid
 from .recurrent import ConvGRUCell, ConvLSTMCell, RecurrentCell
 from .unet import UNet

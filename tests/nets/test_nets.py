@@ -30,15 +30,21 @@ def build(kind, dims, padding="zeros"):
             3, 4, 3, dims=dims, padding=padding, generator=generator()
         ),
         "unet": lambda: nets.UNet(3, width=4, dims=dims, padding=padding, generator=generator()),
+        "patches": lambda: patches(dims, padding),
     }
     return made[kind]()
+
+
+def patches(dims, padding="zeros"):
+    inner = {"dims": dims, "padding": padding, "generator": generator()}
+    return nets.Patches(nets.UNet(3 * 2**dims, width=4, levels=2, **inner), 2)
 
 
 def field(dims, dtype=torch.float64, seed=0):
     return normal(2, 3, *((17,) if dims == 1 else (17, 12)), seed=seed, dtype=dtype)
 
 
-KINDS = ["conv", "hole", "bilinear", "two-scale", "unet"]
+KINDS = ["conv", "hole", "bilinear", "two-scale", "unet", "patches"]
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -192,7 +198,42 @@ def test_a_pyramid_is_linear_and_its_gates_are_not():
     assert (net(a, gates) - net(a, other)).abs().max() > 1e-4
 
 
+class Alone(nets.Net):
+    r"""What gives back the first half of what it takes."""
+
+    def __init__(self, channels, dims):
+        super().__init__()
+        self.channels, self.dims = channels, dims
+
+    def forward(self, x):
+        return x[:, : self.channels // 2]
+
+
+@pytest.mark.parametrize(
+    ("factor", "space"), [((2, 3), (8, 9)), ((3, 1), (7, 5)), ((4, 2), (3, 3))]
+)
+def test_nodes_of_a_cell_keep_their_places(factor, space):
+    x = normal(2, 4, *space)
+    net = nets.Patches(Alone(4 * factor[0] * factor[1], 2), factor)
+    assert net.channels == 4
+    assert torch.equal(net(x), x[:, :2])
+
+
+def test_a_cell_is_read_by_the_network_on_cells_alone():
+    net = nets.Patches(nets.Conv(6, 6, 1, 1, generator=generator()), 3).double()
+    x = normal(1, 2, 12)
+    change = net(x.index_fill(2, torch.tensor([4]), 9.0)) - net(x)
+    assert (change[..., 3:6] != 0).all()
+    assert (change[..., [*range(3), *range(6, 12)]] == 0).all()
+
+
 BAD = [
+    (
+        lambda: nets.Patches(nets.Conv(3, 3, dims=1), 2),
+        r"Patches\(factor=\(2,\)\): expected one side per dimension, and a network of a mult",
+    ),
+    (lambda: nets.Patches(nets.Conv(4, 4), (2,)), r"got 2 dimensions and 4 channels"),
+    (lambda: nets.Patches(nets.Conv(4, 4), 0), r"Patches\(factor=...\): expected one or more"),
     (lambda: nets.Conv(1, 1, 4), r"Conv\(size=...\): expected an odd width, got 4"),
     (lambda: nets.Conv(0, 1), r"Conv\(channels=...\): expected one or more, got 0"),
     (lambda: nets.UNet(1, padding="mirror"), r"UNet\(dims=2, padding='mirror'\): expected one or"),

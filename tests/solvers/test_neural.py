@@ -8,20 +8,21 @@ from torch.testing import assert_close
 
 import matheron as mt
 
-from matheron.nets import BilinearAutoencoder, TwoScale, UNet
+from matheron.nets import BilinearAutoencoder, Patches, TwoScale, UNet
 from matheron.priors.projection import Projection
 from matheron.priors.spde.lattice import Lattice
 from matheron.solvers.neural import (
     DirectInversion,
     FixedPoint,
     LightStep,
+    NetworkStep,
     NeuralVariational,
     RecurrentStep,
     UnrolledDescent,
 )
 
-SOLVERS = ["light", "lstm", "gru", "descent", "fixed-point", "direct"]
-UNROLLED = ["light", "lstm", "gru", "descent"]
+SOLVERS = ["light", "lstm", "gru", "wide", "descent", "fixed-point", "direct"]
+UNROLLED = ["light", "lstm", "gru", "wide", "descent"]
 
 
 def generator(seed=0):
@@ -50,12 +51,15 @@ def build(kind, steps=4, dtype=torch.float32, padding="zeros", **settings):
     if kind in {"lstm", "gru"}:
         step = RecurrentStep(1, 4, kind, padding=padding, generator=g)
         return NeuralVariational(step, steps, dtype, **settings)
+    if kind == "wide":
+        net = Patches(UNet(4 * 7, 4 * 3, width=4, levels=2, padding=padding, generator=g), 2)
+        return NeuralVariational(NetworkStep(net, 1, 2), steps, dtype, **settings)
     if kind == "descent":
         return UnrolledDescent(steps, dtype=dtype, **settings)
     if kind == "fixed-point":
         return FixedPoint(steps, **settings)
     net = UNet(3, 1, width=4, levels=2, padding=padding, generator=g)
-    return DirectInversion(net, dtype, **settings)
+    return DirectInversion(net, dtype=dtype, **settings)
 
 
 def masks(size, n, share=0.3, seed=3):
@@ -249,6 +253,47 @@ def test_a_cost_that_is_not_quadratic_sends_an_untrained_network_nowhere(kind):
     assert moved <= 2.0 * weights + 1e-6
 
 
+def test_a_step_of_a_whole_network_sees_the_whole_field():
+    r"""One step of a cell moves nodes near data only; one of a U-Net all of them."""
+    grid = square(16)
+    mask = torch.arange(256) == 0
+    seen, y = mt.GriddedObservation(grid, mask, 0.1), torch.full((256,), 9.0).double()
+    reached = {}
+    for kind in ("lstm", "wide"):
+        with torch.no_grad():
+            law = build(kind, 1)(projection(grid), seen)
+            reached[kind] = (law.estimate(y) - law.estimate(-y)).abs() > 1e-9
+    assert reached["wide"].sum() > 6 * reached["lstm"].sum()
+
+
+def test_a_step_may_know_where_it_is():
+    r"""The last channel that goes in is the way from the first guess, in units of the field."""
+    net = UNet(8, 3, width=4, levels=2, generator=generator())
+    solver = NeuralVariational(NetworkStep(net, 1, 2, tracks=True), 4)
+    with torch.no_grad():
+        solver.straight.zero_()
+        grid, seen = square(), []
+        net.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, -1].flatten(1)))
+        observed, y = batch(grid)
+        law = solver.conditional(projection(grid), observed)
+        path = law.trajectory(y)
+    for told, x in zip(seen, path, strict=False):
+        assert_close(told.double(), (x - path[0]) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_large_gradients_are_bent_and_small_ones_are_not():
+    net = UNet(7, 3, width=4, levels=2, generator=generator())
+    step = NetworkStep(net, 1, 2, gain=(2.0, 1.0), bound=3.0).double()
+    memory, seen = step.start(torch.ones(1, 3, 8, 8).double()), []
+    net.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, :2]))
+    g = normal(1, 2, 8, 8)
+    for size in (1e-6, 1e6):
+        step(size * g, memory)
+    gain = torch.tensor([2.0, 1.0]).double()[:, None, None]
+    assert_close(seen[0], 1e-6 * gain * g, rtol=1e-6, atol=0)  # s is a float32
+    assert seen[1].abs().max() < 3 * math.log(1e8)
+
+
 def heavy_ball(steps, dtype):
     r"""Descent with much momentum, which converges."""
     solver = build("descent", steps=steps, dtype=dtype)
@@ -418,9 +463,19 @@ def test_the_gaussian_limit(updates):
 GRID = square()
 SEEN = mt.GriddedObservation(GRID, masks(1, 144)[0], 0.1)
 BAD = [
+    (
+        lambda: NetworkStep(UNet(6, 3, width=2), 1, 2),
+        ValueError,
+        r"NetworkStep\(network=...\): expected a network of 7 channels, for 1 of the field and 2",
+    ),
+    (
+        lambda: NetworkStep(UNet(7, 3, width=2), 1, 2, gain=(0.0, 1.0)),
+        ValueError,
+        r"NetworkStep\(gain=...\): expected positive numbers",
+    ),
     (lambda: build("light", steps=0), ValueError, r"NeuralVariational\(steps=...\): expected one"),
     (lambda: FixedPoint(0), ValueError, r"FixedPoint\(steps=...\): expected one step or more"),
-    (lambda: build("light", first="obs"), ValueError, r"expected one of \('mean', 'data'\)"),
+    (lambda: build("light", first="obs"), ValueError, r"expected one of \('mean', 'data'"),
     (lambda: build("light", scale=0.0), ValueError, r"scale=...\): expected positive numbers"),
     (lambda: RecurrentStep(1, cell="rnn"), ValueError, r"expected one of \('lstm', 'gru'\)"),
     (

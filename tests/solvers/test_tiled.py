@@ -122,7 +122,7 @@ def test_patches_that_leave_a_part_of_a_cell_are_refused() -> None:
 
 @pytest.mark.parametrize(("cell", "same"), [(2, True), (1, False)])
 def test_networks_with_coarse_scales_do_not_see_the_tiles(cell: int, same: bool) -> None:
-    """Patches that start at multiples of the coarse cells average the nodes that the whole does."""
+    """Patches that start at whole coarse cells average the nodes that the whole does."""
     grid, halo = _grid(45), {"y": 14, "x": 14}
     observation, y = _problem(grid)
     net = UNet(3, 1, width=4, levels=2, generator=torch.Generator().manual_seed(2))

@@ -6,6 +6,7 @@ __all__ = [
     "LearnedConditional",
     "LearnedSolver",
     "LightStep",
+    "NetworkStep",
     "NeuralVariational",
     "RecurrentStep",
     "Step",
@@ -15,5 +16,5 @@ __all__ = [
 from .base import LearnedConditional, LearnedSolver
 from .direct import DirectInversion
 from .fixed_point import FixedPoint
-from .steps import LightStep, RecurrentStep, Step
+from .steps import LightStep, NetworkStep, RecurrentStep, Step
 from .unrolled import NeuralVariational, UnrolledDescent

@@ -2,9 +2,10 @@ r"""The networks of one step of a learned descent: from gradients to a direction
 
 from __future__ import annotations
 
-__all__ = ["LightStep", "RecurrentStep", "Step"]
+__all__ = ["LightStep", "NetworkStep", "RecurrentStep", "Step"]
 
 import abc
+import torch
 import torch.nn as nn
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from torch import Generator, Tensor
 from typing import Any, ClassVar
 
 from ...described import Described
-from ...nets import Conv, ConvGRUCell, ConvLSTMCell, GatedPyramid, RecurrentCell
+from ...nets import Conv, ConvGRUCell, ConvLSTMCell, GatedPyramid, Net, RecurrentCell
 
 Memory = tuple[Any, ...]
 CELLS: dict[str, type[ConvLSTMCell] | type[ConvGRUCell]] = {
@@ -195,3 +196,88 @@ class RecurrentStep(Step):
         places, state = memory
         h, state = self.cell(slopes, state, places)
         return self.leave(h), (places, state)
+
+
+class NetworkStep(Step):
+    r"""Any network as a step with a memory: what one step sees may span the whole field.
+
+    .. math:: [d_k, h_{k+1}] = N([a \, \mathrm{asinh}(s \, g_k / a), q, \tanh h_k])
+
+    A recurrent cell moves what it knows by the width of its kernels at each step. A network with
+    several scales, e.g. a :class:`matheron.nets.UNet`, moves it everywhere at once, so that few
+    steps are enough, and the first of them is already a direct inversion. Gradients :math:`g` are
+    multiplied by :math:`s`, which is learned, prior and data apart: those of a model of time are
+    far smaller where errors are smooth than where they are rough. Large ones are bent, so that an
+    iterate far from the attractor of a model does no harm.
+
+    References:
+        | Recurrent inference machines for solving inverse problems (Putzky & Welling, 2017)
+        | https://doi.org/10.48550/arXiv.1706.04008
+
+    Arguments:
+        network: A network of :math:`4 c + 1 + w` channels, the gradients, what is known of the
+            places and the memory, that gives :math:`c + w`, for a field of :math:`c` channels. It
+            takes :math:`c` more if it is told where it is.
+        channels: The number of channels of the field :math:`c`.
+        width: The number of channels of the memory :math:`w`.
+        gain: The first value of :math:`s`, for the prior and for the data.
+        bound: The size :math:`a` from which gradients are bent.
+        tracks: Whether the network is told where it is: the sum of its directions so far, which is
+            the way from the first guess where steps are of size one and have no momentum. The
+            gradients of a model that is not linear mean something else elsewhere.
+
+    Raises:
+        ValueError: If the network takes another number of channels, a count is not positive, or
+            a gain or bound is not.
+
+    Example:
+        >>> import torch
+        >>> from matheron.nets import UNet
+        >>> net = UNet(4 + 1 + 2, 1 + 2, width=4, generator=torch.Generator().manual_seed(0))
+        >>> step = NetworkStep(net, 1, width=2)
+        >>> memory = step.start(torch.ones(2, 3, 8, 9))
+        >>> step(torch.ones(2, 2, 8, 9), memory)[0].shape
+        torch.Size([2, 1, 8, 9])
+    """
+
+    def __init__(
+        self,
+        network: Net,
+        channels: int = 1,
+        width: int = 8,
+        gain: tuple[float, float] = (1.0, 1.0),
+        bound: float = 3.0,
+        tracks: bool = False,
+    ) -> None:
+        super().__init__()
+        needed = (5 if tracks else 4) * channels + 1 + width
+        if min(channels, width) < 1 or network.channels != needed:
+            msg = (
+                f"NetworkStep(network=...): expected a network of {needed} channels, for "
+                f"{channels} of the field and {width} of the memory, got {network.channels}. "
+                "Build it for them."
+            )
+            raise ValueError(msg)
+        if not min(*gain, bound) > 0:
+            msg = (
+                f"NetworkStep(gain=...): expected positive numbers, got {gain}, {bound}. Use 1.0."
+            )
+            raise ValueError(msg)
+        self.channels, self.dims, self.width, self.bound = channels, network.dims, width, bound
+        self.network, self.tracks = network, tracks
+        self.log_gain = nn.Parameter(torch.tensor(gain).log())
+
+    def start(self, known: Float[Tensor, "b q *space"]) -> Memory:
+        blank = known.new_zeros(len(known), self.width + self.channels, *known.shape[2:])
+        return (known, *blank.split([self.width, self.channels], dim=1))
+
+    def forward(
+        self, slopes: Float[Tensor, "b s *space"], memory: Memory
+    ) -> tuple[Float[Tensor, "b c *space"], Memory]:
+        known, h, moved = memory
+        gain = self.log_gain.exp().repeat_interleave(self.channels)
+        g = slopes * gain.reshape(-1, *(1,) * self.dims)
+        seen = [self.bound * (g / self.bound).asinh(), known, h.tanh()]
+        found = self.network(torch.cat([*seen, moved] if self.tracks else seen, dim=1))
+        direction, h = found.split([self.channels, self.width], dim=1)
+        return direction, (known, h, moved - direction)
