@@ -4,6 +4,11 @@
     python leaderboard.py gulfstream --only 4nadirs [METHOD...]           the first of them
     python leaderboard.py sediment [METHOD...]     images under clouds
 
+A METHOD may be a trained solver: ``unet=FOLDER``, made by
+
+    matheron osse --preset gulfstream --seed 1 --train -o osse
+    matheron fit osse --method unet --oceans 8 --updates 4500 -o FOLDER
+
 Maps that are there are kept; with ``--again`` those of the methods are made anew.
 
 Truth: two layers of quasi-geostrophic turbulence and a mean front, over the 42 days of the 2020a
@@ -25,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import RESULTS, finish
 
+from matheron.cli.comparing import named
 from matheron.compare import Board
 from matheron.mappers import IMAGES, TRACKS
 from matheron.osse import Experiment
@@ -42,7 +48,9 @@ def main() -> None:
     told.add_argument("--again", action="store_true")
     asked = told.parse_intermixed_args()
     preset, sea = asked.preset, asked.preset != "sediment"
-    methods = asked.methods or list(TRACKS if sea else IMAGES)
+    told_folders = named(",".join(asked.methods)) if asked.methods else {}
+    methods = list(told_folders) or list(TRACKS if sea else IMAGES)
+    models = {k: v for k, v in told_folders.items() if v is not None}
     place = Path(tempfile.gettempdir()) / "matheron-leaderboard" / preset
     if not (place / "osse" / "osse.json").exists():
         made = Experiment.make(preset, "4nadirs,swot" if sea else None, seed=1)
@@ -52,7 +60,7 @@ def main() -> None:
     sets = {"4nadirs": [k for k in every if "swot" not in k], "4nadirs,swot": list(every)}
     sets = sets if sea else {"clouds": list(every)}
     for name in [asked.only] if asked.only else sets:
-        board = Board(place / "osse", place / name, only=sets[name])
+        board = Board(place / "osse", place / name, only=sets[name], models=models)
         for method in methods if asked.again else ():
             (place / name / f"{method}.json").unlink(missing_ok=True)
         board.run(methods)

@@ -27,6 +27,7 @@ from .learning import is_learned, map_learned, train_model
 from .lorenz_story import tell_lorenz63
 from .mapping import Request, fit_model, make_map
 from .model import Model
+from .ocean_story import tell_gulfstream
 from .osse import make_osse, next_command
 from .product import Heights, Product
 from .scoring import check_truth, read_like, score_files, show_scores
@@ -45,7 +46,7 @@ app = typer.Typer(
     ),
 )
 
-STORIES = {"sea": demonstrate, "lorenz63": tell_lorenz63}
+STORIES = {"sea": demonstrate, "lorenz63": tell_lorenz63, "gulfstream": tell_gulfstream}
 """What the demonstration can tell."""
 UsageError = typer.BadParameter.__mro__[1]
 """What the parser raises; typer does not name it."""
@@ -143,7 +144,8 @@ def fit(
         int | None, typer.Option(help="The days that it maps a day from, odd. [15]")
     ] = None,
     step: Annotated[
-        float | None, typer.Option(help="The step of its grid, in degrees. [0.2]")
+        float | None,
+        typer.Option(help="The step of its grid, in degrees. [0.2; of images their own]"),
     ] = None,
     oceans: Annotated[
         int | None,
@@ -156,10 +158,14 @@ def fit(
         str | None, typer.Option(help="mapping, near-real-time or forecast. [mapping]")
     ] = None,
     lead: Annotated[int | None, typer.Option(help="The days ahead of a forecast.")] = None,
+    supervision: Annotated[
+        str | None,
+        typer.Option(help="truth; or data, of images: learn from what is withheld. [truth]"),
+    ] = None,
 ) -> None:
     """Fit a model to some data by maximum likelihood, or let a solver learn on an OSSE."""
     plan: dict[str, Any] = {"updates": updates, "window": window, "step": step, "oceans": oceans}
-    plan |= {"first": first, "purpose": purpose, "lead": lead}
+    plan |= {"first": first, "purpose": purpose, "lead": lead, "supervision": supervision}
     if method in LEARNED:
         reading = (variable, lon, lat, time, x, y, mdt, quantity)
         others = (*reading, trend, metric, config, alpha, velocity)

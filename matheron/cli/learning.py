@@ -7,6 +7,7 @@ __all__ = ["is_learned", "map_learned", "train_model"]
 import contextlib
 import dataclasses
 import json
+import math
 import torch
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ from ..data.errors import call, refuse
 from ..data.quantity import ABSOLUTE, metres
 from ..data.write import whole_or_not
 from ..domain import Grid
-from ..mappers.learned import LearnedMapper, learned
+from ..mappers.learned import LOG, LearnedMapper, learned
 from ..mappers.problem import Mapped, Problem
 from ..osse import Experiment
 
@@ -58,6 +59,8 @@ def train_model(
     if minutes is not None and "updates" in asked:
         what = "one of them"
         raise refuse(call("fit", minutes=minutes), what, "updates as well", "Leave one out")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise refuse(call("fit", minutes=minutes), "a positive number", str(minutes), "Give 30")
     if resume and (folder / "model.json").exists():
         return _finished(folder)
     ocean = Experiment.load(experiment)
@@ -134,11 +137,12 @@ def _finished(folder: Path) -> str:
         (folder / name).unlink(missing_ok=True)
     scores = card.scores
     days = ", ".join(f"{k} {a} to {b}" for k, (a, b) in card.split.items())
+    units = "" if card.units == "1" else f" {card.units}"  # a logarithm has none
     return (
         f"{card.notes}\n{days}\n"
-        f"on the days held out: rmse {scores['rmse']:.4g} {card.units}{_of_guess(scores)}, "
-        f"crps {scores['crps']:.4g} {card.units}, spread over error {scores['spread_skill']:.3g}; "
-        f"std of the field {card.normalisation['std']:.4g} {card.units}"
+        f"on the days held out: rmse {scores['rmse']:.4g}{units}{_of_guess(scores)}, "
+        f"crps {scores['crps']:.4g}{units}, spread over error {scores['spread_skill']:.3g}; "
+        f"std of the field {card.normalisation['std']:.4g}{units}"
     )
 
 
@@ -169,12 +173,16 @@ def map_learned(request: Request, settings: Settings, command: str = "") -> None
         where, cure = call("map", model=request.model), "Give --grid, and no method"
         raise refuse(where, "a grid: a trained solver has a method of its own", got, cure)
     data = data_of(request)
-    _check_same(mapper, data, request.model)
+    mean = 0.0
+    if mapper.model.card.variable.startswith(LOG):
+        data, mean = _logarithms(mapper, data, request.model)
+    else:
+        _check_same(mapper, data, request.model)
     target = target_of(request, data)
     assert isinstance(target.domain, Grid)
     with working("map"):
-        problem = Problem(target.domain, data.points, data.values, seed=settings.seed)
-        fields = _fields(mapper(problem, say), request.members, settings.seed)
+        problem = Problem(target.domain, data.points, data.values - mean, seed=settings.seed)
+        fields = _fields(mapper(problem, say), mean, request.members, settings.seed)
     attributes = {
         **provenance(command, "learned", settings.seed),
         "model": mapper.model.card.notes,
@@ -184,10 +192,28 @@ def map_learned(request: Request, settings: Settings, command: str = "") -> None
         write_fields(request, target, data, fields, attributes)
 
 
-def _fields(found: Mapped, members: int, seed: int) -> dict[str, Tensor]:
-    fields = {"": found.mean, "_std": found.std()}
+def _logarithms(
+    mapper: LearnedMapper, data: Observations, folder: Path
+) -> tuple[Observations, float]:
+    r"""Returns the logarithms of data of a positive field, and their mean, which is taken off."""
+    card, where = mapper.model.card, call("map", model=folder)
+    if data.variable not in (card.variable, card.variable.removeprefix(LOG)):
+        expected = f"'{card.variable.removeprefix(LOG)}', or '{card.variable}'"
+        raise refuse(where, expected, f"'{data.variable}'", "Name the variable, or train again")
+    if data.variable != card.variable:
+        if not (data.values > 0).all():
+            bad = f"{int((data.values <= 0).sum())} that are not"
+            raise refuse(where, "positive data, as a logarithm is mapped", bad, "Mask them")
+        told = f"logarithm of {data.long_name or data.variable}"
+        new: dict[str, Any] = {"variable": card.variable, "units": "1", "long_name": told}
+        data = dataclasses.replace(data, values=data.values.log(), attributes={}, **new)
+    return data, data.values.mean().item()
+
+
+def _fields(found: Mapped, mean: float, members: int, seed: int) -> dict[str, Tensor]:
+    fields = {"": found.mean + mean, "_std": found.std()}
     if members:
-        fields["_member"] = found.sample(members, torch.Generator().manual_seed(seed))
+        fields["_member"] = found.sample(members, torch.Generator().manual_seed(seed)) + mean
     return fields
 
 

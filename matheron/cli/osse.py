@@ -2,7 +2,7 @@ r"""An experiment from the command line: an ocean, its observations, and what to
 
 from __future__ import annotations
 
-__all__ = ["make_osse", "next_command"]
+__all__ = ["made", "make_osse", "next_command"]
 
 import contextlib
 import shlex
@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from rich.progress import Progress, TaskID
+from typing import Any
 
 from .border import console, say
 from ..osse.experiment import Experiment
@@ -30,6 +31,12 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
+def made(preset: str, **settings: Any) -> Experiment:
+    r"""Makes an experiment behind a bar: the settings are those of :meth:`Experiment.make`."""
+    with _bars() as tell:
+        return Experiment.make(preset, progress=tell, **settings)
+
+
 def make_osse(
     output: Path,
     preset: str,
@@ -43,19 +50,13 @@ def make_osse(
 ) -> str:
     r"""Makes an experiment and writes its folder; returns what was made, in words."""
     check(output, force)
-    with _bars() as tell:
-        experiment = Experiment.make(
-            preset,
-            constellation,
-            noise,
-            seed,
-            days=days,
-            train=train,
-            size=size,
-            progress=tell,
-        )
+    names: dict[str, Any] = {"constellation": constellation, "noise": noise, "seed": seed}
+    experiment = made(preset, **names, days=days, train=train, size=size)
     experiment.save(output, force)
     say(f"wrote {output}/")
+    if train:
+        where = shlex.quote(str(output))
+        say(f"to learn on it: matheron fit {where} --method unet --minutes 30 -o model")
     return experiment.summary
 
 

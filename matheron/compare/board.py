@@ -111,7 +111,7 @@ class Board:
         fit = IMAGES if images(experiment) else TRACKS
         for name in methods:
             mapper(name, self.models.get(name), experiment.variable, "m")
-            if name not in fit and (images(experiment) or name not in self.models):
+            if name not in fit and name not in self.models:
                 what = "images" if images(experiment) else "tracks"
                 msg = (
                     f"compare(methods={name}): expected methods for {what}, "

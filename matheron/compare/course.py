@@ -20,7 +20,7 @@ from typing import Any
 from .lessons import Lesson, Spans, lesson_of, shown_of, spans_of
 from .plans import EDDIES, Plan, Units
 from .problems import images, map_grid, problem_of
-from .withheld import TURNS
+from .withheld import TURNS, clean
 from ..data import Augmentation, Mirror, Source
 from ..data.patches import QUASI_GEOSTROPHIC
 from ..data.several import Several
@@ -75,9 +75,7 @@ class Course:
 
     def _clean(self, std: float) -> float:
         r"""Returns the std of what is judged by without the errors that data have."""
-        if not self.plan.blind:
-            return std
-        return max(std**2 - self.noise**2, 1e-6 * std**2) ** 0.5
+        return clean(std, self.noise) if self.plan.blind else std
 
     @property
     def noise(self) -> float:
@@ -202,7 +200,7 @@ def _lessons(
 
 
 def _seen(ocean: Experiment, plan: Plan, spans: Spans) -> Problem:
-    r"""Returns the data that scales may be chosen by: of those withheld, none."""
+    r"""Returns the data that scales are chosen by: without a truth, what is seen at first."""
     if not plan.blind:
         whole = problem_of(ocean, plan.step)
         return dataclasses.replace(whole, known=None, values=whole.anomalies)

@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from .course import Course
 from .lessons import Lesson
 from .plans import VALIDATIONS
+from .withheld import NOISY, clean
 from ..domain import Grid
 from ..fit import Card, GapSpread, LearnedModel, save_model
 from ..fit.schedule import History, TrainingProgress
@@ -33,6 +34,8 @@ TIMED = 4
 """The updates that are timed."""
 SHARE = 0.85
 """The part of the time that updates take; the others are validations and what is done after."""
+RIDGE = 0.01
+"""What the slopes of a spread cost where it is known from few data only: they are drawn out."""
 ROUNDS = 40
 """The most iterations of the fit of a spread."""
 HALF = 1.6783
@@ -188,7 +191,7 @@ class _Held:
         )
 
 
-def _held(mapper: LearnedMapper, lesson: Lesson, noise: float) -> tuple[Grid, _Held]:
+def _held(mapper: LearnedMapper, lesson: Lesson) -> tuple[Grid, _Held]:
     r"""Returns the days held out of a lesson, and the maps of those that have a window."""
     start, end = lesson.spans["validation"]
     days = {k: a[start:end] if k == "time" else a for k, a in lesson.grid.axes.items()}
@@ -198,17 +201,19 @@ def _held(mapper: LearnedMapper, lesson: Lesson, noise: float) -> tuple[Grid, _H
         return x.reshape(lesson.grid.shape)[start:end]
 
     def wanted(x: Tensor) -> Tensor:
-        return held(x)[mapper.wanted : mapper.wanted + len(found)]
+        first = mapper.wanted
+        return held(x)[first : first + grid.shape[0] - mapper.times + 1]
 
     def errors(x: Tensor) -> Tensor:
         return torch.where(counts, x - truth, 0.0)
 
     guess = None if lesson.guess is None else held(lesson.guess).flatten()
     mask = held(lesson.mask)
-    found = mapper.daily(grid, held(lesson.values).flatten(), mask.flatten(), guess)
     truth, counts = (wanted(x) for x in lesson.target)
+    asked = counts.flatten(1).any(dim=1)
+    found = mapper.daily(grid, held(lesson.values).flatten(), mask.flatten(), guess, asked)
     first = None if lesson.guess is None else errors(wanted(lesson.guess))
-    return grid, _Held(errors(found), counts, mapper.seen(mask), first, noise)
+    return grid, _Held(errors(found), counts, mapper.seen(mask), first)
 
 
 def _calibrated(model: LearnedModel, course: Course) -> LearnedModel:
@@ -217,42 +222,48 @@ def _calibrated(model: LearnedModel, course: Course) -> LearnedModel:
     Without a truth, errors are those at data that are withheld; the errors of these are taken off.
     """
     mapper, noise = LearnedMapper(model), course.noise if course.plan.blind else 0.0
-    maps = [_held(mapper, lesson, noise) for lesson in course.held]
+    maps = [_held(mapper, lesson) for lesson in course.held]
     grid, made = maps[0]
     for _, other in maps[1:]:
         made = made.over(other)
+    noise = min(noise, NOISY**0.5 * _rms(made.all))
+    made = dataclasses.replace(made, noise=noise)
     spread = model.others["spread"]
     assert isinstance(spread, GapSpread)
     score = _fit_spread(spread, made, mapper.wanted)
     with torch.no_grad():
         std = torch.stack([spread.of(window[None])[0, mapper.wanted] for window in made.seen])
     steps = [a.diff().median().item() for a in grid.axes.values()]
-    scales = [_scale_along(made.errors / std, k, made.counts) * s for k, s in enumerate(steps)]
+    z, white = made.errors / std, (noise / std).square()[made.counts].mean().item()
+    scales = [_scale_along(z, k, made.counts, white) * s for k, s in enumerate(steps)]
     numbers = {**model.card.normalisation, **dict(zip(ERROR_SCALES, scales, strict=True))}
     told = (std.square() + noise**2)[made.counts].mean()
     scores = {
         **model.card.scores,
-        "rmse": _clean_rms(made.all, noise),
+        "rmse": clean(_rms(made.all), noise),
         "crps": score,
         "spread_skill": (told / made.all.square().mean()).sqrt().item(),
     }
     if made.first is not None:
-        scores["rmse_first_guess"] = _clean_rms(made.first[made.counts], noise)
+        scores["rmse_first_guess"] = clean(_rms(made.first[made.counts]), noise)
     card = dataclasses.replace(model.card, normalisation=numbers, scores=scores)
     return dataclasses.replace(model, card=card)
 
 
-def _clean_rms(errors: Tensor, noise: float) -> float:
-    r"""Returns the size of errors at data, without that of the errors of these."""
-    square = errors.square().mean().item()
-    return math.sqrt(max(square - noise**2, 1e-6 * square))
+def _rms(errors: Tensor) -> float:
+    return errors.square().mean().sqrt().item()
 
 
 def _fit_spread(spread: GapSpread, made: _Held, middle: int) -> float:
-    r"""Fits a spread to errors of the middle of windows by CRPS, and returns that."""
+    r"""Fits a spread to errors of the middle of windows by CRPS, and returns that.
+
+    Its pattern is that of least CRPS, its size that of the errors: the CRPS of errors with heavy
+    tails asks for less than their variance, and ensembles would be too narrow by it.
+    """
     errors = made.all
     with torch.no_grad():
-        spread.level.fill_(math.log(_clean_rms(errors, made.noise)))
+        start = clean(_rms(errors), made.noise)
+        spread.level.copy_(torch.tensor(start, dtype=torch.float64).log())
     optimiser = torch.optim.LBFGS(
         spread.parameters(), max_iter=ROUNDS, line_search_fn="strong_wolfe"
     )
@@ -267,26 +278,36 @@ def _fit_spread(spread: GapSpread, made: _Held, middle: int) -> float:
     def closure() -> float:
         optimiser.zero_grad()
         value = score()
+        if made.noise:
+            value = value + RIDGE * spread.slopes.square().sum()
         value.backward()
         return value.item()
 
     optimiser.step(closure)
     optimiser.zero_grad()
+    with torch.no_grad():
+        std = spread.of(made.seen)[:, middle][made.counts]
+        spread.level.add_(math.log(clean(_rms(errors), made.noise) / _rms(std)))
     spread.requires_grad_(False)
     return (score() * scale).item()
 
 
 def _scale_along(
-    z: Float[Tensor, "d h w"], place: int, counts: Bool[Tensor, "d h w"] | None = None
+    z: Float[Tensor, "d h w"],
+    place: int,
+    counts: Bool[Tensor, "d h w"] | None = None,
+    white: float = 0.0,
 ) -> float:
     r"""Returns the Matern scale (3/2), in steps, whose correlation halves where that of z does.
 
-    Pairs count where both of them do.
+    Pairs count where both of them do. What is white in z, of a given variance, is left out.
     """
     z = z.movedim(place, -1)
     w = torch.ones_like(z) if counts is None else counts.movedim(place, -1).to(z.dtype)
     most = max(2, z.shape[-1] // 2)
     c, variance = [1.0], (z.square() * w).mean() / w.mean()
+    if white:
+        variance = torch.clamp(variance - white, min=(1 - NOISY) * variance)
     for lag in range(1, most):
         both = z[..., lag:] * z[..., :-lag]
         share = (w[..., lag:] * w[..., :-lag]).mean()

@@ -2,9 +2,10 @@ r"""Data that are withheld from a solver, and windows that say so: how to learn 
 
 from __future__ import annotations
 
-__all__ = ["GUESS", "HIDDEN", "SEA", "TURNS", "Shown", "nugget", "withheld"]
+__all__ = ["GUESS", "HIDDEN", "NOISY", "SEA", "TURNS", "Shown", "clean", "nugget", "withheld"]
 
 import dataclasses
+import math
 import torch
 
 from jaxtyping import Bool, Float, Int
@@ -13,7 +14,7 @@ from torch import Generator, Tensor
 from ..data import Windows
 from ..data.batches import Batch, Source, fingerprint_of
 
-GUESS, SEA, HIDDEN = "guess", "sea", "hidden"
+GUESS, SEA, HIDDEN = "guess", "sea", "withheld"
 """The names of what goes along with the windows: a first guess, the sea, data withheld."""
 TURNS = 3
 """Every so many days one has data withheld: in so many turns all of them have."""
@@ -21,6 +22,8 @@ SCATTERED = 0.1
 """The part of the data of such a day that is withheld wherever it is, node by node."""
 MOST = 0.9
 """The most of the data of a day that are withheld."""
+NOISY = 0.9
+"""The most of a variance about data that the errors of these may be."""
 
 
 def withheld(
@@ -85,6 +88,16 @@ def nugget(values: Float[Tensor, "t h w"], mask: Bool[Tensor, "t h w"]) -> float
             count[lag - 1] += int(both.sum())
     near, far = (t / max(1, k) for t, k in zip(total, count, strict=True))
     return max((4 * near - far) / 3, 0.01 * near)
+
+
+def clean(std: float, noise: float) -> float:
+    r"""Returns a std about data without the errors of these, which are a part of it at most.
+
+    Example:
+        >>> round(clean(0.5, 0.3), 2), clean(0.5, 0.0), round(clean(0.5, 0.6), 2)
+        (0.4, 0.5, 0.16)
+    """
+    return std if noise == 0 else math.sqrt(max(std**2 - noise**2, (1 - NOISY) * std**2))
 
 
 class Shown(Source):

@@ -41,6 +41,7 @@ BROKEN = (
 FORMAT = 1
 KIND = "learned"
 WEIGHTS, ABOUT = "weights.safetensors", "model.json"
+NEEDED = ("solver", "prior")
 CLOSE = 0.01
 """The largest relative difference between steps of grids that are taken for the same."""
 
@@ -211,7 +212,8 @@ def load_model(
         folder: The folder; or the name of one of :func:`matheron.fit.pretrained`.
         domain: The grid of the prior; that of the windows of the training by default.
         variable: The field to be mapped, refused if the model is of another.
-        classes: More classes that may be made, by name.
+        classes: More classes that may be made, by name. What is beside solver and prior is left
+            out if its class is not known.
 
     Raises:
         InputError: If the folder does not hold a whole model, if it is of a later version, or of
@@ -261,6 +263,8 @@ def _parts(
 ) -> dict[str, Any]:
     arguments, made = _named(numbers, "argument:"), {}
     for name, spec in specs.items():
+        if name not in NEEDED and spec["class"] not in classes:
+            continue
         made[name] = build(spec, classes, arguments, domain)
         made[name].load_state_dict(_named(numbers, f"{name}."))
         made[name].eval()

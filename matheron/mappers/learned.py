@@ -26,18 +26,22 @@ from .problem import Mapped, Problem, Say
 from ..data.cells import Cells, to_cells
 from ..data.errors import call, refuse
 from ..data.purposes import Purpose
+from ..data.tiles import Tiling
 from ..domain import Grid
 from ..fit.architecture import build, describe, known_classes
 from ..fit.model_file import Card, LearnedModel, load_model
 from ..fit.spread import GapSpread
 from ..kernels.quick import closed_form, half_integer
+from ..nets import coarsest
 from ..observations import GriddedObservation, Informed, Observation, PointObservation
 from ..posterior import Conditional, Posterior
 from ..priors.base import Prior
 from ..solvers.tiled import Tiled
 
-PATCH = 96
-"""The most nodes of a tile on a side."""
+PATCH = 160
+"""The most nodes of a tile on a side, but for a part of a cell; a fifth of them is halo."""
+FADE = 8
+"""The nodes over which a tile fades into the next."""
 FEWEST = 8
 """The fewest nodes of a map on a side: networks of several scales see nothing in fewer."""
 NARROW = 0.15
@@ -112,6 +116,7 @@ class LearnedMapper:
 
     def __init__(self, model: LearnedModel, patch: int = PATCH) -> None:
         self.model, self.patch = model, patch
+        self.cell = coarsest(model.solver, model.prior)
         self.times = model.grid.shape[0]
         self.purpose = Purpose(model.card.purpose, model.card.lead)
         mapping = self.purpose.name == "mapping"
@@ -152,6 +157,7 @@ class LearnedMapper:
         values: Float[Tensor, " n"],
         mask: Bool[Tensor, " n"],
         guess: Float[Tensor, " n"] | None = None,
+        asked: Bool[Tensor, " d"] | None = None,
     ) -> Float[Tensor, "d h w"]:
         r"""Returns the estimate of each day that has a window about it.
 
@@ -160,17 +166,21 @@ class LearnedMapper:
             values: The data of its cells.
             mask: Where there are some.
             guess: The first guess, for solvers that mend one.
+            asked: Which of these days are asked for: others are zero. All by default.
         """
         window = self._window(grid)
         small = on_grid(self.model.prior, self._tile(window))
         whole = on_grid(self.model.prior, window)
-        sizes = zip(window.dims, window.shape, strict=True)
-        halo = {k: self.patch // 6 for k, n in sizes if k != "time" and n > self.patch}
-        solver = Tiled(self.model.solver, small, halo)
+        cut = [k for k in DIMS[1:] if len(window.axes[k]) > self.patch]
+        halo, fade, cell = (dict.fromkeys(cut, n) for n in (self.patch // 5, FADE, self.cell))
+        solver = Tiled(self.model.solver, small, halo, fade, cell)
         fields = [values, *([] if guess is None else [guess])]
         parts = [x.reshape(grid.shape) for x in (*fields, mask)]
         found = []
         for a in range(grid.shape[0] - self.times + 1):
+            if asked is not None and not asked[a]:
+                found.append(values.new_zeros(grid.shape[1:]))
+                continue
             *told, seen = (x[a : a + self.times] for x in parts)
             seen = seen & self.visible[:, None, None]
             y = torch.cat([x.flatten() for x in told])
@@ -206,7 +216,8 @@ class LearnedMapper:
         return Grid(time=grid.axes["time"][: self.times], lat=lat, lon=lon, metric=grid.metric)
 
     def _tile(self, window: Grid) -> Grid:
-        lat, lon = (window.axes[k][: self.patch] for k in DIMS[1:])
+        axes = [window.axes[k] for k in DIMS[1:]]
+        lat, lon = (a[: Tiling.fitting(len(a), self.patch, self.cell)] for a in axes)
         return Grid(time=window.axes["time"], lat=lat, lon=lon, metric=window.metric)
 
 

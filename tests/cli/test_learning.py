@@ -84,7 +84,11 @@ def test_a_training_that_is_cut_off_goes_on_to_the_same_weights(lab, cli, monkey
 
 
 def test_the_minutes_choose_the_updates(lab, cli):
-    ran = done(cli("fit", "osse", "--method", "unet", *FIT[:4], *FIT[6:], "--minutes", 1e-3, "-o", "quick"))
+    ran = done(
+        cli(
+            "fit", "osse", "--method", "unet", *FIT[:4], *FIT[6:], "--minutes", 1e-3, "-o", "quick"
+        )
+    )
     assert "20 updates in 0.001 minutes" in ran.err
     card = json.loads((lab / "quick" / "model.json").read_text())["card"]
     assert card["command"].startswith("matheron fit osse --method unet")
