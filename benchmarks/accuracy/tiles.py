@@ -38,7 +38,9 @@ def window(model, nodes: int) -> Grid:
     for name, axis in model.grid.axes.items():
         step = axis.diff().median().item()
         count = len(axis) if name == "time" else nodes
-        axes[name] = axis[0] + step * torch.arange(count, dtype=torch.float64)
+        places = torch.arange(count, dtype=torch.float64)
+        middle = 0.0 if name == "time" else places.mean()  # about the equator: it must fit
+        axes[name] = step * (places - middle)
     return Grid(metric=model.grid.metric, **axes)
 
 

@@ -26,6 +26,7 @@ from ..data.errors import call, refuse
 from ..data.quantity import ABSOLUTE, metres
 from ..data.write import whole_or_not
 from ..domain import Grid
+from ..fit import model_folder
 from ..mappers.learned import LOG, LearnedMapper, learned
 from ..mappers.problem import Mapped, Problem
 from ..osse import Experiment
@@ -157,7 +158,7 @@ def is_learned(folder: Path | None) -> bool:
     if folder is None:
         return False
     try:
-        about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        about = json.loads((model_folder(folder) / "model.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(about, dict) and about.get("kind") == "learned"

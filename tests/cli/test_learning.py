@@ -179,3 +179,13 @@ def test_a_trained_solver_has_a_row(lab, cli):
 def test_bad_calls_are_refused_in_one_line(call, words, lab, cli):
     refused(cli(*call), *words)
     assert not (lab / "m").exists()
+
+
+def test_a_solver_of_the_library_is_found_by_its_name(lab, cli):
+    table = tracks(lab)
+    day = str(table["time"].iloc[len(table) // 2])[:10]
+    grid = f"--grid=-65:-55:0.5,33:43:0.5,{day}:{day}:1"
+    done(cli("map", "tracks.csv", "--model", "gulfstream-unet", grid, "-o", "map.nc"))
+    with xr.open_dataset("map.nc") as ds:
+        assert ds.attrs["model"].startswith("unet on gulfstream, 4nadirs")
+        assert 0.02 < float(ds.sla.std()) < 1

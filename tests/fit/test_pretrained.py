@@ -1,4 +1,4 @@
-"""The trained solvers that come with the library: whole, small, and they say how they were made."""
+"""The trained solvers that come with the library: small, whole, and with their command."""
 
 import pytest
 
