@@ -66,7 +66,7 @@ def train_model(
         return _finished(folder)
     ocean = Experiment.load(experiment)
     known = _known(folder, asked) if resume else None
-    plan = known or Plan(**asked)
+    plan, command = known or (Plan(**asked), command)
     with _begun(folder):
         with working("prepare the oceans to train on"):
             course = compare.course_of(ocean, plan, say, folder / OCEANS)
@@ -76,7 +76,7 @@ def train_model(
             say(f"{course.plan.updates} updates in {minutes:g} minutes")
         elif minutes is not None:
             say(f"note: {plan.updates} updates, as the training began with")
-        _note(folder, course.plan)
+        _note(folder, course.plan, command)
         with training_bar(plan.method) as tell:
             kept: dict[str, Any] = {"command": command, "checkpoint": folder / RUN}
             compare.learn(course, folder, **kept, progress=tell)
@@ -93,26 +93,28 @@ def _folder(output: Path, resume: bool) -> Path:
     return folder
 
 
-def _known(folder: Path, asked: dict[str, Any]) -> Plan | None:
-    r"""Returns the plan of a training that was cut off, if there is one."""
+def _known(folder: Path, asked: dict[str, Any]) -> tuple[Plan, str] | None:
+    r"""Returns the plan of a training that was cut off and its command, if there is one."""
     path = folder / PLAN
     if not path.exists():
         return None
     try:
-        plan = Plan(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        plan, command = Plan(**told["plan"]), str(told["command"])
+    except (OSError, TypeError, KeyError, ValueError) as error:
         where, short = call("fit", resume=folder), " ".join(str(error).split())[:120]
         raise refuse(where, "the plan of a training", short, "Delete the folder") from None
     for name, value in asked.items():
         if getattr(plan, name) != value:
             where, cure = call("fit", **{name: value}), "Leave it out, or name another folder"
             raise refuse(where, f"{getattr(plan, name)}, as it began with", str(value), cure)
-    return plan
+    return plan, command
 
 
-def _note(folder: Path, plan: Plan) -> None:
+def _note(folder: Path, plan: Plan, command: str) -> None:
+    told = {"command": command, "plan": dataclasses.asdict(plan)}
     with whole_or_not(folder.absolute() / PLAN) as part:
-        part.write_text(json.dumps(dataclasses.asdict(plan), indent=1), encoding="utf-8")
+        part.write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import torch
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from typing import Any
 
@@ -225,12 +225,15 @@ def _guess(whole: Problem, plan: Plan, say: Say) -> FirstGuess:
 
 def _read(path: Path, first: Experiment, plan: Plan, spans: Spans) -> Course | None:
     r"""Returns the oceans of a file, if they are those of a plan."""
-    with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()["about"])
-        names = {"identity": plan.oceans_alone, "experiment": _about(first)}
-        if any(about[k] != v for k, v in names.items()):
-            return None
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (no mapping)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["about"])
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        return None  # what is not whole is made again
+    names = {"identity": plan.oceans_alone, "experiment": _about(first)}
+    if any(about[k] != v for k, v in names.items()):
+        return None
     grid = map_grid(first, plan.step)
     lessons, turns = [], TURNS if plan.blind else 1
     for k in range(plan.oceans * turns):

@@ -21,6 +21,8 @@ from ..domain import Grid
 
 UNSIGNED = ("noise", "weights")
 """What keeps its sign where that of fields is changed."""
+OWN = ("values", "mask", "truth", "hidden", "hidden_mask")
+"""What a window holds beside that: covariates have other names."""
 TRIES = 8
 """How often another place, or the gaps of another time, are sought for a window."""
 Cut = tuple[slice, ...]
@@ -155,6 +157,7 @@ class Windows(Source):
         self.augmentation, self.rim = augmentation or Augmentation(), rim
         self._check(values, mask, truth)
         self._check_mirrors()
+        self._check_names(covariates or {})
         std = torch.as_tensor(noise_std, dtype=torch.float64)
         self._check_noise(std, mask)
         self.sea = self._field(torch.ones(len(grid), dtype=torch.bool))
@@ -212,6 +215,15 @@ class Windows(Source):
             msg = (
                 f"Windows(augmentation=...): expected mirrors of axes among {self.whole.dims}, of "
                 f"time for mapping only, got {got}. Leave them out."
+            )
+            raise ValueError(msg)
+
+    def _check_names(self, covariates: Mapping[str, Any]) -> None:
+        taken = sorted({*OWN, *UNSIGNED} & set(covariates))
+        if taken:
+            msg = (
+                f"Windows(covariates=...): expected names of other fields, got {taken[0]!r}, that "
+                "of a part of every window. Rename it."
             )
             raise ValueError(msg)
 

@@ -81,6 +81,8 @@ def test_a_training_that_is_cut_off_goes_on_to_the_same_weights(lab, cli, monkey
     assert all(torch.equal(one[k], other[k]) for k in one)
     again = done(cli("fit", "osse", "--method", "unet", "--resume", "-o", "cut"))
     assert again.out.startswith("unet on gulfstream")
+    card = json.loads((lab / "cut" / "model.json").read_text())["card"]
+    assert "--updates 6" in card["command"]  # the command that began it
 
 
 def test_the_minutes_choose_the_updates(lab, cli):

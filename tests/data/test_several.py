@@ -107,3 +107,10 @@ def test_bad_mirrors_are_refused():
         windows(
             purpose=Purpose("forecast", 1), augmentation=Augmentation(mirrors=QUASI_GEOSTROPHIC)
         )
+
+
+@pytest.mark.parametrize("name", ["truth", "hidden_mask", "noise"])
+def test_covariates_do_not_take_the_names_of_windows(name):
+    other = {name: (torch.zeros(N, dtype=torch.float64), torch.ones(N, dtype=torch.bool))}
+    with pytest.raises(ValueError, match="Rename it"):
+        windows(covariates=other)

@@ -8,7 +8,7 @@ import shutil
 import torch
 
 from matheron.compare import Board, Plan, course_of, learn, problem_of
-from matheron.compare.course import Course
+from matheron.compare.course import Course, _other, _read
 from matheron.compare.learning import _scale_along
 from matheron.compare.scores import truth_at
 from matheron.data import InputError
@@ -330,6 +330,10 @@ def test_oceans_are_read_again(mended, tmp_path):
         for name in ("truth", "values", "mask", "guess"):
             assert torch.equal(getattr(one, name), getattr(other, name))
     assert found.windows()[0].fingerprint() == again.windows()[0].fingerprint()
+    # what is not whole is made again
+    path.write_bytes(path.read_bytes()[:-100])
+    assert _read(path, _other(ocean(), found.plan), found.plan, found.lessons[0].spans) is None
     # another plan is not content with them
+    found.save(path)
     other = dataclasses.replace(found.plan, first="none", oceans=1)
     assert course_of(ocean(), other, quiet, path).guess is None
