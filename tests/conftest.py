@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: one seeded generator, one thread, the folder of real data.
+"""Fixtures of the whole suite: seeded generators, one thread, the folder of real data.
 
 The package is never imported here: jaxtyping must see its modules first, so that the shapes
 written in the signatures are checked while the tests run.
@@ -22,6 +22,12 @@ jaxtyping.jaxtyped = jaxtyped
 def _threads() -> None:
     """Lets each test worker use the threads it was given, and no more (see the Makefile)."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(autouse=True)
+def _dice() -> None:
+    """Draws that no generator was given for are the same in every run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture
