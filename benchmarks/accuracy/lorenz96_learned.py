@@ -10,6 +10,7 @@ descends, and less for a learned prior of two scales.
 - ``direct``: a U-Net from the data to the trajectory.
 - ``4dvarnet-ode``: the model as the prior, and a network with a memory that descends.
 - ``4dvarnet-two-scale``: a learned projection as the prior, and the same.
+- ``enks``, ``smoother``...: the ways of ``lorenz96.py``, on the first of the same windows.
 
 Their U-Nets work on cells of 4 steps and 2 places. Members are by Matheron's rule, with windows of
 the long runs for draws.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 import torch
 
 from pathlib import Path
@@ -27,8 +29,8 @@ from torch import Generator, Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness import finish
-from lorenz63_learned import Case, Model, Runs, drawn, kept, learned, parsed
-from lorenz96 import PLACES, STEPS, observation
+from lorenz63_learned import Case, Model, Row, Runs, drawn, kept, learned, parsed, paths
+from lorenz96 import NAMES, PLACES, STEPS, observation, prior_of, score, ways
 
 import matheron as mt
 
@@ -51,6 +53,8 @@ UPDATES = {
 MEMORY = 4
 """The channels of the memory of 4DVarNet."""
 ROUND = ("zeros", "circular")
+TEST_SEED = 1096
+"""Of the windows that are scored: no training, pilot or choice has seen it."""
 CELL = (4, 2)
 
 
@@ -70,7 +74,7 @@ def run(steps: int, members: int, seed: int) -> Tensor:
 @torch.no_grad()
 def case_of(count: int) -> Case:
     law = Runs(GRID, run(1500, 400, 40), turned)
-    rest = (run(STEPS, n, seed).flatten(1) for n, seed in ((64, 41), (4, 43), (count, 42)))
+    rest = (run(STEPS, n, seed).flatten(1) for n, seed in ((64, 41), (4, 43), (count, TEST_SEED)))
     held, aside, truth = rest
     return Case(observation(GRID), law, held, aside, truth)
 
@@ -106,14 +110,37 @@ def models_of(method: str, case: Case, told: argparse.Namespace) -> list[Model]:
     return [(solver, prior) for solver in solvers]
 
 
+@torch.no_grad()
+def classical(name: str, case: Case, count: int = 8) -> Row:
+    """Returns the scores of a solver that is not learned, on the first windows."""
+    settings = argparse.Namespace(starts=10, lag=8, inflation=1.1, cuts=25, descents=300)
+    way, start = ways(settings, prior_of(STEPS), case.seen)[name], time.perf_counter()
+    mean, std, _ = way(case.y[:count])
+    spent = time.perf_counter() - start
+    row = score(NAMES[name], mean, std, case.truth[:count], spent)
+    mse = (mean - case.truth[:count]).square().mean(-1)
+    return row | {"se": (mse.std() / count**0.5).item()}
+
+
+def seconds(model: Model, case: Case, count: int = 8) -> float:
+    """Returns the time that a window takes."""
+    start = time.perf_counter()
+    paths(model, case.seen, case.y[:count])
+    return (time.perf_counter() - start) / count
+
+
 def main() -> None:
     told = parsed(UPDATES, width=24, batch=8, steps=5, windows=256, scored=4)
     case, pictures = case_of(told.windows), {}
     for method in told.methods.split(","):
+        if method in NAMES:
+            finish("Lorenz-96", "lorenz96_learned", [classical(method, case)])
+            continue
         models = models_of(method, case, told)
         row, model, pictures[method] = learned(
             method, models, case, told, UPDATES[method], best=None
         )
+        row["seconds per window"] = seconds(model, case)
         finish("Lorenz-96", "lorenz96_learned", [row])
         if told.save:
             kept(model, row, told, "lorenz96")

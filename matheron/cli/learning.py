@@ -42,6 +42,7 @@ def train_model(
     minutes: float | None = None,
     resume: bool = False,
     command: str = "",
+    accelerator: str | None = None,
 ) -> str:
     r"""Trains a solver on an experiment, writes the folder of the model; returns it in words.
 
@@ -54,7 +55,9 @@ def train_model(
         minutes: How long it may take about, instead of a number of updates.
         resume: Whether to go on from a training that is there.
         command: The command, for the card.
+        accelerator: ``"cpu"``, which is the default, ``"gpu"`` or ``"auto"``.
     """
+    _check_accelerator(accelerator)
     folder = _folder(output, resume)
     asked = {k: v for k, v in given.items() if v is not None}
     if minutes is not None and "updates" in asked:
@@ -70,18 +73,27 @@ def train_model(
     with _begun(folder):
         with working("prepare the oceans to train on"):
             course = compare.course_of(ocean, plan, say, folder / OCEANS)
+        fabric = plan.hardware(accelerator or "cpu")
         if minutes is not None and known is None:
             with working("time some updates"):
-                course = compare.timed(course, minutes)
+                course = compare.timed(course, minutes, fabric)
             say(f"{course.plan.updates} updates in {minutes:g} minutes")
         elif minutes is not None:
             say(f"note: {plan.updates} updates, as the training began with")
         _note(folder, course.plan, command)
         with training_bar(plan.method) as tell:
             kept: dict[str, Any] = {"command": command, "checkpoint": folder / RUN}
-            compare.learn(course, folder, **kept, progress=tell)
+            compare.learn(course, folder, **kept, fabric=fabric, progress=tell)
     say(f"wrote {folder}/")
     return _finished(folder)
+
+
+def _check_accelerator(name: str | None) -> None:
+    where, cure = call("fit", accelerator=name), "Leave it out to learn on the processor"
+    if name not in (None, "cpu", "gpu", "auto"):
+        raise refuse(where, "cpu, gpu or auto", str(name), cure)
+    if name == "gpu" and not torch.cuda.is_available():
+        raise refuse(where, "a machine with one", "none that torch sees", cure)
 
 
 def _folder(output: Path, resume: bool) -> Path:

@@ -61,7 +61,7 @@ def learn(
         folder: The folder of the model.
         command: The command that asked for it, for the card.
         checkpoint: The file from which a training that was cut off goes on.
-        fabric: What the training runs on: one processor by default.
+        fabric: What the training runs on: by default one processor, at the precision of the plan.
         progress: What is told after each update.
 
     Returns:
@@ -73,6 +73,7 @@ def learn(
     plan = course.plan
     source, validation = course.windows()
     units = course.units(source.grid)
+    fabric = plan.hardware() if fabric is None else fabric
     solver, prior = plan.made(units)
     history = train(
         solver,
@@ -111,6 +112,7 @@ def timed(course: Course, minutes: float, fabric: Fabric | None = None) -> Cours
     plan = course.plan
     source, _ = course.windows()
     units = course.units(source.grid)
+    fabric = plan.hardware() if fabric is None else fabric
     solver, prior = plan.made(units)
     ticks: list[float] = []
     train(

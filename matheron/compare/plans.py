@@ -8,20 +8,22 @@ import math
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from lightning_fabric import Fabric
 from torch import Generator
 from typing import Any
 
 from ..data import Purpose
 from ..domain import Grid
 from ..fit import Loss, Schedule
+from ..fit.hardware import hardware
 from ..fit.losses import every_iterate, field_error, gradient_error, withheld_error
 from ..kernels import Matern
-from ..nets import BilinearAutoencoder, UNet
+from ..nets import BilinearAutoencoder, Residual, UNet
 from ..priors import GaussianProcess
 from ..priors.base import Prior
 from ..priors.projection import Projection
 from ..solvers.base import Solver
-from ..solvers.neural import DirectInversion, FixedPoint, NeuralVariational, RecurrentStep
+from ..solvers.neural import DirectInversion, FixedPoint, NetworkStep, NeuralVariational
 
 Made = tuple[Solver[Any], Prior]
 EDDIES = 50e3
@@ -34,6 +36,14 @@ FIRST = ("oi", "none")
 SUPERVISION = ("truth", "data")
 NEAR = 3.0
 """Within how many days of the wanted one the days of a window count in the training."""
+ITERATIONS = {"unet": 1, "4dvarnet": 3, "fixedpoint": 5}
+"""The iterations of the solvers; steps of a network with several scales need be few."""
+CLOSE = 0.3
+"""How far from its projection a field is at first, in errors of the first guess."""
+MEMORY = 16
+"""The channels of the memory of a descent."""
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+"""The precisions of networks while they learn, and what Fabric calls them."""
 VALIDATIONS = 20
 """How often a training is validated, and kept."""
 
@@ -71,7 +81,8 @@ class Plan:
             images.
         patch: The most nodes of a window on a side.
         width: The channels of the networks; those of the method by default.
-        iterations: The iterations of the solver; none of ``"unet"``.
+        iterations: The iterations of the solver; 3 of ``"4dvarnet"`` and 5 of ``"fixedpoint"`` by
+            default.
         updates: The number of updates of the weights.
         batch: The windows of an update.
         rate: The largest learning rate.
@@ -85,6 +96,8 @@ class Plan:
         supervision: What estimates are judged by: ``"truth"``; or ``"data"``, data of images that
             are withheld from the solver, and the truth is never read.
         seed: The seed of weights, and of the order of windows.
+        precision: The precision of networks while they learn: ``"32"``; or ``"bf16"``, about
+            twice as fast where the processor has it.
 
     Raises:
         ValueError: If the method is not known, or a number not positive.
@@ -95,7 +108,7 @@ class Plan:
     step: float | None = None
     patch: int = 48
     width: int | None = None
-    iterations: int = 10
+    iterations: int | None = None
     updates: int = 2000
     batch: int = 8
     rate: float = 1.5e-3
@@ -106,6 +119,7 @@ class Plan:
     lead: int = 0
     seed: int = 0
     supervision: str = "truth"
+    precision: str = "32"
 
     def __post_init__(self) -> None:
         if self.method not in NETWORKS:
@@ -121,7 +135,7 @@ class Plan:
             name = (wrong or ["width"])[0]
             msg = f"Plan({name}=...): expected a positive number, got {getattr(self, name)}. "
             raise ValueError(msg + "Raise it.")
-        for name, known in (("first", FIRST), ("supervision", SUPERVISION)):
+        for name, known in self._choices:
             if getattr(self, name) not in known:
                 msg = (
                     f"Plan({name}=...): expected one of {known}, got {getattr(self, name)!r}. "
@@ -144,6 +158,16 @@ class Plan:
                 "the data, got a probability. Use first='none' with it."
             )
             raise ValueError(msg)
+
+    @property
+    def _choices(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        known = tuple(PRECISIONS)
+        return ("first", FIRST), ("supervision", SUPERVISION), ("precision", known)
+
+    @property
+    def steps(self) -> int:
+        r"""The iterations of the solver."""
+        return self.iterations or ITERATIONS[self.method]
 
     @property
     def blind(self) -> bool:
@@ -196,6 +220,14 @@ class Plan:
         """
         return NETWORKS[self.method](self, units)
 
+    def hardware(self, accelerator: str = "cpu") -> Fabric:
+        r"""Returns what the training runs on.
+
+        Arguments:
+            accelerator: ``"cpu"``, ``"gpu"`` or ``"auto"``.
+        """
+        return hardware(accelerator, precision=PRECISIONS[self.precision])
+
     @property
     def start(self) -> dict[str, Any]:
         r"""What a solver is told of its first guess."""
@@ -225,17 +257,20 @@ def _direct(plan: Plan, units: Units) -> Made:
 
 
 def _descent(plan: Plan, units: Units) -> Made:
-    c, width, dice = plan.window, plan.width or 32, Generator().manual_seed(plan.seed)
+    c, width, dice = plan.window, plan.width or 24, Generator().manual_seed(plan.seed)
+    net = UNet(4 * c + 1 + MEMORY, c + MEMORY, width, generator=dice)
     phi = BilinearAutoencoder(c, width, (1, 2), generator=dice)
-    step = RecurrentStep(c, width, generator=dice)
     prior = Projection(units.grid, phi, std=units.std, mean=units.mean, scale=units.std)
-    return NeuralVariational(step, steps=plan.iterations, **plan.start), prior
+    step = NetworkStep(net, c, MEMORY)
+    return NeuralVariational(step, steps=plan.steps, **plan.start), prior
 
 
 def _projected(plan: Plan, units: Units) -> Made:
-    net = UNet(plan.window, width=plan.width or 16, generator=Generator().manual_seed(plan.seed))
-    prior = Projection(units.grid, net, std=units.std, mean=units.mean, scale=units.std)
-    return FixedPoint(plan.iterations, **plan.start), prior
+    net = UNet(plan.window, width=plan.width or 24, generator=Generator().manual_seed(plan.seed))
+    phi = Residual(net)
+    std = CLOSE * units.rest * units.std
+    prior = Projection(units.grid, phi, std=std, mean=units.mean, scale=units.std)
+    return FixedPoint(plan.steps, **plan.start), prior
 
 
 NETWORKS: dict[str, Callable[[Plan, Units], Made]] = {

@@ -10,6 +10,7 @@ __all__ = [
     "Patches",
     "Pullback",
     "RecurrentCell",
+    "Residual",
     "TwoScale",
     "UNet",
     "coarsest",
@@ -21,4 +22,5 @@ from .layers import Conv, Net, Pullback, coarsest, pullback
 from .patches import Patches
 from .pyramid import GatedPyramid
 from .recurrent import ConvGRUCell, ConvLSTMCell, RecurrentCell
+from .residual import Residual
 from .unet import UNet

@@ -86,6 +86,8 @@ class UNet(Net):
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b d *space"]:
         seen: list[Tensor] = []
+        if self.dims == 2:  # channels beside each other: the convolutions of processors like it
+            x = x.contiguous(memory_format=torch.channels_last)
         h = self.enter(x)
         for block in self.down:
             h = block(pool(h, 2) if seen else h)

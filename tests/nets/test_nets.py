@@ -31,6 +31,7 @@ def build(kind, dims, padding="zeros"):
         ),
         "unet": lambda: nets.UNet(3, width=4, dims=dims, padding=padding, generator=generator()),
         "patches": lambda: patches(dims, padding),
+        "residual": lambda: nets.Residual(build("unet", dims, padding)),
     }
     return made[kind]()
 
@@ -44,7 +45,7 @@ def field(dims, dtype=torch.float64, seed=0):
     return normal(2, 3, *((17,) if dims == 1 else (17, 12)), seed=seed, dtype=dtype)
 
 
-KINDS = ["conv", "hole", "bilinear", "two-scale", "unet", "patches"]
+KINDS = ["conv", "hole", "bilinear", "two-scale", "unet", "patches", "residual"]
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -250,3 +251,11 @@ BAD = [
 def test_bad_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_residual_network_keeps_what_its_network_does_not_move():
+    inner = build("unet", 2)
+    torch.nn.init.zeros_(inner.leave.weight)
+    torch.nn.init.zeros_(inner.leave.bias)
+    x = field(2, torch.float32)
+    assert torch.equal(nets.Residual(inner)(x), x)
