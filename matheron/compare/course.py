@@ -101,12 +101,13 @@ class Course:
         r"""Returns the windows to train on, and those to validate by."""
         size = (self.plan.window, *(min(self.plan.patch, n) for n in self.grid.shape[1:]))
         known = (size, self.noise, self.plan.use)
-        moved = Augmentation(self.plan.exchanged, shift=True, mirrors=self._mirrors())
+        moved = Augmentation(self.plan.exchanged, shift=True, mirrors=self.symmetries)
         train = [one.windows("train", *known, moved) for one in self.lessons]
         held = [one.windows("validation", *known) for one in self.held]
         return Several(train), held[0] if len(held) == 1 else Several(held)
 
-    def _mirrors(self) -> tuple[Mirror, ...]:
+    @property
+    def symmetries(self) -> tuple[Mirror, ...]:
         r"""Returns the symmetries of the field; none that turn time where it has an end."""
         if self.variable != SEA_LEVEL:
             return ()

@@ -149,6 +149,7 @@ def _card(course: Course, history: History, command: str) -> Card:
         notes=f"{known}; {about}",
         purpose=plan.purpose,
         lead=plan.lead,
+        symmetries=[str(m) for m in course.symmetries],
     )
 
 

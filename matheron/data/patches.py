@@ -51,6 +51,33 @@ class Mirror:
             )
             raise ValueError(msg)
 
+    @classmethod
+    def of(cls, word: str) -> Mirror:
+        r"""Returns the symmetry of a word.
+
+        Example:
+            >>> str(Mirror.of("-lat")), Mirror.of("time,lon").axes
+            ('-lat', ('time', 'lon'))
+        """
+        axes = tuple(word.removeprefix("-").split(","))
+        return cls(axes, -1.0 if word.startswith("-") else 1.0)
+
+    def __str__(self) -> str:
+        return ("-" if self.sign < 0 else "") + ",".join(self.axes)
+
+    def turn(self, x: Shaped[Tensor, ...], dims: Sequence[str]) -> Shaped[Tensor, ...]:
+        r"""Returns an array turned, with the sign that it had.
+
+        Arguments:
+            x: The array.
+            dims: The names of its last axes.
+
+        Example:
+            >>> Mirror(("x",)).turn(torch.arange(3), ("x",)).tolist()
+            [2, 1, 0]
+        """
+        return x.flip([dims.index(name) - len(dims) for name in self.axes])
+
 
 QUASI_GEOSTROPHIC = (Mirror(("lat",), -1.0), Mirror(("time", "lon")))
 r"""The symmetries of quasi-geostrophic flow on a beta-plane, the second one without friction.

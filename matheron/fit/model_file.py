@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 import torch.nn as nn
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -61,6 +61,7 @@ class Card:
         notes: Anything else.
         purpose: What its windows are for: see :class:`matheron.data.Purpose`.
         lead: How many times ahead it forecasts.
+        symmetries: Those of the field, that it was trained by: see :class:`matheron.data.Mirror`.
     """
 
     variable: str = ""
@@ -73,6 +74,7 @@ class Card:
     notes: str = ""
     purpose: str = "mapping"
     lead: int = 0
+    symmetries: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

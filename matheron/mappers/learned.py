@@ -12,10 +12,12 @@ __all__ = [
     "on_grid",
 ]
 
+import itertools
 import math
 import torch
 import torch.nn as nn
 
+from collections.abc import Sequence
 from dataclasses import replace
 from jaxtyping import Bool, Float
 from pathlib import Path
@@ -25,6 +27,7 @@ from .first_guess import FirstGuess
 from .problem import Mapped, Problem, Say
 from ..data.cells import Cells, to_cells
 from ..data.errors import call, refuse
+from ..data.patches import Mirror
 from ..data.purposes import Purpose
 from ..data.tiles import Tiling
 from ..domain import Grid
@@ -100,10 +103,12 @@ class LearnedMapper:
     r"""A trained solver as a mapper: each day from the window of days about it.
 
     Data are averaged over the cells of a grid with the steps of the training, the map is
-    interpolated from that grid. A solver that mends a first guess is given the one that it was
-    trained with. Of a forecast, no day knows of data after its lead. The std is what the density
-    of the data tells of the errors on days held out of the training; draws are the mean plus
-    Gaussian errors with that std, and with the correlations that errors had on these days.
+    interpolated from that grid. Estimates are averaged over the symmetries of the field that the
+    solver was trained by: turned data give the map, turned. A solver that mends a first guess is
+    given the one that it was trained with. Of a forecast, no day knows of data after its lead. The
+    std is what the density of the data tells of the errors on days held out of the training; draws
+    are the mean plus Gaussian errors with that std, and with the correlations that errors had on
+    these days.
 
     Arguments:
         model: The trained solver.
@@ -116,12 +121,14 @@ class LearnedMapper:
 
     def __init__(self, model: LearnedModel, patch: int = PATCH) -> None:
         self.model, self.patch = model, patch
+        self.mean = model.card.normalisation["mean"]
         self.cell = coarsest(model.solver, model.prior)
         self.times = model.grid.shape[0]
         self.purpose = Purpose(model.card.purpose, model.card.lead)
         mapping = self.purpose.name == "mapping"
         self.wanted = self.times // 2 if mapping else self.times - 1
         self.visible = self.purpose.visible(self.times)
+        self.turns = _turns(model.card.symmetries)
         self.steps = [a.diff().median().item() for a in model.grid.axes.values()]
 
     def __call__(self, problem: Problem, say: Say) -> Mapped:
@@ -183,20 +190,31 @@ class LearnedMapper:
                 continue
             *told, seen = (x[a : a + self.times] for x in parts)
             seen = seen & self.visible[:, None, None]
-            y = torch.cat([x.flatten() for x in told])
-            found.append(self._solved(solver, whole, y, seen.flatten()))
+            found.append(self._averaged(solver, whole, told, seen))
         return torch.stack(found)
 
-    def _solved(self, solver: Tiled, whole: Prior, y: Tensor, seen: Tensor) -> Tensor:
-        grid, numbers = whole.domain, self.model.card.normalisation
-        assert isinstance(grid, Grid)
+    def _averaged(self, solver: Tiled, whole: Prior, told: list[Tensor], seen: Tensor) -> Tensor:
+        r"""Returns the mean of the estimates of the wanted day from data turned each way."""
         if not seen.any():
-            return y.new_full(grid.shape[1:], numbers["mean"])
+            return seen.new_full(seen.shape[1:], self.mean, dtype=torch.float64)
+        days = []
+        for turns, sign in self.turns:
+            y = torch.cat([sign * _turned(x, turns).flatten() for x in told])
+            x = self._solved(solver, whole, y, _turned(seen, turns).flatten())
+            days.append(sign * _turned(x, turns)[self.wanted])
+        return torch.stack(days).mean(dim=0)
+
+    def _solved(
+        self, solver: Tiled, whole: Prior, y: Tensor, seen: Tensor
+    ) -> Float[Tensor, "t h w"]:
+        grid = whole.domain
+        assert isinstance(grid, Grid)
+        numbers = self.model.card.normalisation
         observation: Observation = GriddedObservation(grid, seen, numbers["noise"])
         if len(y) > len(grid):
             observation = Informed(observation)
         x = solver(whole, observation).estimate(y)  # type: ignore[attr-defined]
-        return x.reshape(grid.shape)[self.wanted]
+        return x.reshape(grid.shape)
 
     @torch.no_grad()
     def spread(self, grid: Grid, mask: Bool[Tensor, " n"]) -> Float[Tensor, "d h w"]:
@@ -219,6 +237,23 @@ class LearnedMapper:
         axes = [window.axes[k] for k in DIMS[1:]]
         lat, lon = (a[: Tiling.fitting(len(a), self.patch, self.cell)] for a in axes)
         return Grid(time=window.axes["time"], lat=lat, lon=lon, metric=window.metric)
+
+
+Turns = tuple[Mirror, ...]
+
+
+def _turns(words: Sequence[str]) -> list[tuple[Turns, float]]:
+    r"""Returns every way to turn a field by some symmetries, and its sign."""
+    mirrors = [Mirror.of(word) for word in words]
+    sizes = range(len(mirrors) + 1)
+    ways = [way for k in sizes for way in itertools.combinations(mirrors, k)]
+    return [(way, math.prod((m.sign for m in way), start=1.0)) for way in ways]
+
+
+def _turned(x: Tensor, turns: Turns) -> Tensor:
+    for mirror in turns:
+        x = mirror.turn(x, DIMS)
+    return x
 
 
 def days_of(grid: Grid, steps: list[float], before: int, after: int) -> Grid:

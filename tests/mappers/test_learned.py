@@ -12,6 +12,7 @@ from matheron.compare.course import Course, _other, _read
 from matheron.compare.learning import _scale_along
 from matheron.compare.scores import truth_at
 from matheron.data import InputError
+from matheron.data.patches import Mirror
 from matheron.domain import Grid
 from matheron.fit import load_model
 from matheron.mappers import Problem
@@ -88,6 +89,23 @@ def test_a_finer_map_is_the_coarse_one_between_its_nodes(problem):
     coarse = mapper(dataclasses.replace(finer, grid=grid), quiet)
     shown = fine.unflatten(mapper(finer, quiet).mean)[:, ::2, ::2].flatten()
     torch.testing.assert_close(shown, coarse.mean, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("word", ["-lat", "time,lon"])
+def test_turned_data_give_the_map_turned(word):
+    mapper, mirror = learned(trained("unet")), Mirror.of(word)
+    assert word in mapper.model.card.symmetries
+    grid = Grid(time=range(7), lat=np.arange(16) / 2, lon=np.arange(20) / 2, metric="sphere")
+    dice = torch.Generator().manual_seed(0)
+    values = torch.randn(grid.shape, generator=dice, dtype=torch.float64)
+    mask = torch.rand(grid.shape, generator=dice) < 0.3
+    map_ = mapper.daily(grid, values.flatten(), mask.flatten())
+    turned = [mirror.turn(x, grid.dims).flatten() for x in (mirror.sign * values, mask)]
+    other = mirror.sign * mirror.turn(mapper.daily(grid, *turned), grid.dims)
+    torch.testing.assert_close(map_, other, rtol=0, atol=1e-12)  # a mean in another order
+    alone = dataclasses.replace(mapper.model.card, symmetries=())
+    plain = LearnedMapper(dataclasses.replace(mapper.model, card=alone))
+    assert (plain.daily(grid, values.flatten(), mask.flatten()) - map_).abs().max() > 1e-3
 
 
 def test_one_date_without_data_is_the_mean(problem):
