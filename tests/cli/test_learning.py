@@ -172,6 +172,9 @@ def test_a_trained_solver_has_a_row(lab, cli):
         (("fit", "osse", "--method", "unet", "--trend", "1", "-o", "m"), ("other methods",)),
         (("fit", "osse", "--method", "unet", "--window", 4, "-o", "m"), ("odd number",)),
         (("fit", "osse", "--method", "unet", "--minutes", -1, "-o", "m"), ("positive",)),
+        (("fit", "osse", "--method", "unet", "--precision", "8", "-o", "m"), ("bf16",)),
+        (("fit", "osse", "--method", "unet", "--accelerator", "tpu", "-o", "m"), ("gpu",)),
+        (("fit", "osse", "--precision", "bf16", "-o", "m"), ("4dvarnet",)),
         (
             ("fit", "osse", "--method", "unet", "--minutes", 1, "--updates", 3, "-o", "m"),
             ("one of them",),
@@ -181,6 +184,17 @@ def test_a_trained_solver_has_a_row(lab, cli):
 def test_bad_calls_are_refused_in_one_line(call, words, lab, cli):
     refused(cli(*call), *words)
     assert not (lab / "m").exists()
+
+
+def test_half_precision_learns_much_the_same(lab, cli):
+    fit = ("fit", "osse", "--method", "4dvarnet", *FIT)
+    done(cli(*fit, "-o", "full"))
+    done(cli(*fit, "--precision", "bf16", "--accelerator", "cpu", "-o", "half"))
+    full, half = (load_file(lab / k / "weights.safetensors") for k in ("full", "half"))
+    moved = [(full[k] - half[k]).abs().max() for k in full if k.startswith("solver.")]
+    assert all(half[k].dtype == full[k].dtype for k in full)
+    # six steps of Adam, each of the learning rate at most, whatever the gradient
+    assert 0 < max(moved) < 6 * 2 * 1.5e-3
 
 
 def test_a_solver_of_the_library_is_found_by_its_name(lab, cli):
