@@ -20,6 +20,7 @@ from typing import Any
 from .structure import Law, build, structure_of
 from ..data import InputError
 from ..domain import Grid, Points
+from ..fit import pretrained
 from ..fit.model_file import BROKEN
 from ..priors import GaussianProcess
 from ..selection.laws import MarkovField, MarkovLaw
@@ -111,6 +112,13 @@ class Model:
         Raises:
             InputError: If the folder does not hold a whole model.
         """
+        if not folder.exists():
+            names = ", ".join(pretrained())
+            msg = (
+                f"Model.load({folder}): expected a folder, or a solver of the library ({names}), "
+                "got neither. Check the path."
+            )
+            raise InputError(msg)
         try:
             content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             numbers = load_file(folder / "model.safetensors")

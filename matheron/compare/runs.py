@@ -105,7 +105,8 @@ class _Job:
     def _mapped(self) -> dict[str, Any]:
         experiment = Experiment.load(self.folder)
         problem = problem_of(experiment, self.step, self.only, self.seed)
-        method = mapper(self.name, self.model, experiment.variable, "m")
+        units = "1" if images(experiment) else "m"
+        method = mapper(self.name, self.model, experiment.variable, units)
         said: list[str] = []
         generator = torch.Generator().manual_seed(self.seed)
         begun = resource.getrusage(resource.RUSAGE_SELF)

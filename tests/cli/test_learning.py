@@ -160,6 +160,12 @@ def test_a_trained_solver_has_a_row(lab, cli):
     assert (lab / "board" / "leaderboard.csv").exists()
 
 
+def test_an_unknown_model_is_told_the_solvers_of_the_library(lab, cli):
+    tracks(lab)
+    call = ("map", "tracks.csv", "--model", "gulfstrem", "--grid=0:1:1,0:1:1", "-o", "map.nc")
+    refused(cli(*call), "gulfstrem", "gulfstream-unet", "lorenz63")
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
