@@ -46,14 +46,17 @@ def main() -> None:
     told.add_argument("methods", nargs="*")
     told.add_argument("--only", help="one of the sets of observations")
     told.add_argument("--again", action="store_true")
+    told.add_argument("--seed", type=int, default=1, help="that of the ocean")
     asked = told.parse_intermixed_args()
     preset, sea = asked.preset, asked.preset != "sediment"
     told_folders = named(",".join(asked.methods)) if asked.methods else {}
     methods = list(told_folders) or list(TRACKS if sea else IMAGES)
     models = {k: v for k, v in told_folders.items() if v is not None}
     place = Path(tempfile.gettempdir()) / "matheron-leaderboard" / preset
+    if asked.seed != 1:
+        place = place.with_name(f"{preset}-{asked.seed}")
     if not (place / "osse" / "osse.json").exists():
-        made = Experiment.make(preset, "4nadirs,swot" if sea else None, seed=1)
+        made = Experiment.make(preset, "4nadirs,swot" if sea else None, seed=asked.seed)
         place.mkdir(parents=True, exist_ok=True)
         made.save(place / "osse")
     every = Experiment.load(place / "osse").observations
@@ -65,10 +68,11 @@ def main() -> None:
             (place / name / f"{method}.json").unlink(missing_ok=True)
         board.run(methods)
         table = board.write()
-        rows = [{"preset": preset, "observations": name, "method": k, **r} for k, r in _of(table)]
+        known = {"preset": preset, "observations": name, "ocean": asked.seed}
+        rows = [{**known, "method": k, **r} for k, r in _of(table)]
         task = "leaderboard" if sea else "leaderboard_sediment"
         finish(f"Leaderboard, {preset}, {name}", task, [r for r in rows if r["method"] in methods])
-        for picture in SHOWN:
+        for picture in SHOWN if asked.seed == 1 else ():
             if (place / name / picture).exists():
                 label = f"leaderboard_{name.replace(',', '_')}_{picture.removesuffix('.png')}.png"
                 shutil.copy(place / name / picture, RESULTS / label)

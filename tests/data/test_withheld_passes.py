@@ -6,6 +6,11 @@ import torch
 from matheron.data import Augmentation, Mirror, Purpose, to_cells
 from matheron.data.withheld_passes import WithheldPasses, about_guess, folds_of
 from matheron.domain import Grid, Points
+from matheron.fit import Schedule, train, withheld_error
+from matheron.kernels import Matern
+from matheron.nets import UNet
+from matheron.priors import GaussianProcess
+from matheron.solvers import DirectInversion
 
 GRID = Grid(time=range(7), lat=range(6), lon=range(8), metric="sphere")
 M = 120
@@ -119,7 +124,7 @@ def test_mirrors_turn_hidden_data_too():
 
 
 def test_data_of_the_future_stay_hidden():
-    made, points, _, fold = source(purpose=Purpose("forecast", lead=2), hidden=[0])
+    made, points, _, _ = source(purpose=Purpose("forecast", lead=2), hidden=[0])
     batch = made.batch(torch.tensor([0]), torch.tensor([0]))
     times = batch.space(batch.mask)[0].flatten(1).any(dim=1)
     assert times.tolist() == [True, True, True, False, False]
@@ -132,3 +137,34 @@ def test_data_of_the_future_stay_hidden():
 def test_a_fold_without_data_is_refused():
     with pytest.raises(ValueError, match="a fold with data"):
         source(hidden=[9])
+
+
+def test_a_solver_learns_what_guesses_get_wrong_from_real_passes_alone():
+    """Guesses are low by one: what is learned from withheld passes removes it, and no truth is."""
+    points, y, passes = table()
+    fold = folds_of(passes, 5, torch.Generator().manual_seed(1))
+    y = 0.1 * y + 1.0
+
+    def low(kept):
+        return torch.zeros(len(GRID)).double(), torch.zeros(M).double()
+
+    learn, held = (
+        WithheldPasses(GRID, (5, 6, 8), points, y, 0.1, fold, low, hidden=k)
+        for k in ([1, 2, 3, 4], [0])
+    )
+    net = UNet(16, 5, width=4, levels=2, generator=torch.Generator().manual_seed(0))
+    solver = DirectInversion(net, mean=0.0, scale=1.0, first="guess")
+    law = Matern(1.5, 1.0, (1.0, 1e5, 1e5))
+    prior = GaussianProcess(law, learn.grid).requires_grad_(False)
+    history = train(
+        solver,
+        prior,
+        learn,
+        withheld_error(),
+        held,
+        Schedule(steps=60, batch=4, rate=1e-2, validate_every=10),
+        generator=torch.Generator().manual_seed(2),
+    )
+    # the mean square of the guess is 1.01 in units of 0.01; that of white data about one is 1
+    assert history.losses[0] > 80
+    assert history.best < 10
