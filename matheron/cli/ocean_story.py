@@ -12,7 +12,7 @@ from .osse import made
 from ..compare import Board
 from ..fit import load_model, pretrained
 
-MODEL = "gulfstream-unet"
+MODEL = "gulfstream-4dvarnet"
 DAYS = (14, 7)
 """The days before the first map, and those that are mapped."""
 SHOWN = ("mu", "lambda_x", "rmse", "crps", "coverage_90", "seconds")

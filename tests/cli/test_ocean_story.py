@@ -12,5 +12,5 @@ def test_the_trained_solver_is_ahead_of_kriging(tmp_path, cli, monkeypatch):
     assert ran.code == 0, ran.err
     assert "matheron compare told/osse" in ran.err
     table = Board(tmp_path / "told" / "osse", tmp_path / "told" / "board").table()
-    assert table.loc["gulfstream-unet", "rmse"] < 0.85 * table.loc["oi", "rmse"]
-    assert table.loc["gulfstream-unet", "lambda_x"] < table.loc["oi", "lambda_x"]
+    assert table.loc["gulfstream-4dvarnet", "rmse"] < 0.85 * table.loc["oi", "rmse"]
+    assert table.loc["gulfstream-4dvarnet", "lambda_x"] < table.loc["oi", "lambda_x"]

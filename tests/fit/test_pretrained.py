@@ -34,8 +34,9 @@ def test_a_folder_that_is_there_comes_first(tmp_path, monkeypatch):
         load_model(Path(name))
 
 
-def test_the_gulfstream_is_a_mapper():
-    found = mapper("mine", Path("gulfstream-unet"), "ssh", "m")
+@pytest.mark.parametrize("name", ["gulfstream-unet", "gulfstream-4dvarnet"])
+def test_the_gulfstream_is_a_mapper(name):
+    found = mapper("mine", Path(name), "ssh", "m")
     scores = found.model.card.scores
     # it was better than its first guess on days that it did not learn from
     assert scores["rmse"] < 0.8 * scores["rmse_first_guess"]
