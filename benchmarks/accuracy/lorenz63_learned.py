@@ -22,7 +22,7 @@ import math
 import sys
 import torch
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from torch import Generator, Tensor
@@ -54,8 +54,13 @@ from matheron.solvers.neural import (
 GRID = mt.Grid(time=0.01 * torch.arange(float(STEPS)), x=torch.arange(3.0))
 MASK = torch.zeros(GRID.shape, dtype=torch.bool)
 MASK[EDGE : STEPS - EDGE : EVERY, 0] = True
-UPDATES = {"direct": (0, 5_000), "fixed-point": (2_500, 1_500), "4dvarnet": (4_000, 2_500)}
-"""Of a solver of one step, at a rate that stays, then of all its steps."""
+Updates = dict[int, int]
+UPDATES: dict[str, Updates] = {
+    "direct": {1: 5_000},
+    "fixed-point": {1: 2_500, 3: 1_500},
+    "4dvarnet": {1: 4_000, 3: 2_500},
+}
+"""By the steps of a solver: of one step first, at a rate that stays, then of more."""
 MEMORY = 8
 """The channels of the memory of 4DVarNet."""
 MEMBERS = 50
@@ -63,6 +68,7 @@ TEST_SEED = 1063
 """Of the windows that are scored: no training, pilot or choice has seen it."""
 SCORES = ("mse", "se", "over exact", "its se", "crps", "spread/skill", "coverage90")
 Row = dict[str, object]
+Told = argparse.Namespace
 Model = tuple[LearnedSolver, Projection]
 
 
@@ -96,6 +102,7 @@ class Case:
     held: Tensor
     aside: Tensor
     truth: Tensor
+    seed: int
     y: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -126,11 +133,11 @@ def case_of(count: int) -> Case:
     law = Runs(GRID, run(3000, 3000, 40))
     held, aside, truth = (windows(n, s) for n, s in ((400, 41), (200, 43), (count, TEST_SEED)))
     seen = mt.GriddedObservation(GRID, MASK.flatten(), math.sqrt(VARIANCE))
-    return Case(seen, law, held, aside, truth)
+    return Case(seen, law, held, aside, truth, TEST_SEED)
 
 
-def models_of(method: str, case: Case, told: argparse.Namespace) -> list[Model]:
-    """Returns a solver and its prior, of one step and of all, with the same weights."""
+def models_of(method: str, case: Case, steps: Sequence[int], told: Told) -> list[Model]:
+    """Returns solvers of some numbers of steps and their prior, with the same weights."""
 
     def cells(channels: int, out: int) -> Patches:
         net = {"width": told.width, "levels": 3, "dims": 1}
@@ -140,13 +147,13 @@ def models_of(method: str, case: Case, told: argparse.Namespace) -> list[Model]:
     solvers: list[LearnedSolver]
     phi: torch.nn.Module = Lorenz63()
     if method == "direct":
-        solvers = 2 * [DirectInversion(cells(7, 3), channels="x", **case.units())]
+        solvers = [DirectInversion(cells(7, 3), channels="x", **case.units())]
     elif method == "fixed-point":
         phi = cells(3, 3)
-        solvers = [FixedPoint(k, channels="x", first="data") for k in (1, told.steps)]
+        solvers = [FixedPoint(k, channels="x", first="data") for k in steps]
     else:
         step = NetworkStep(cells(13 + MEMORY, 3 + MEMORY), 3, MEMORY, gain=(200.0, 10.0))
-        solvers = [NeuralVariational(step, k, channels="x") for k in (1, told.steps)]
+        solvers = [NeuralVariational(step, k, channels="x") for k in steps]
     prior = Projection(GRID, phi, channels="x", **case.units())
     return [(solver, prior) for solver in solvers]
 
@@ -161,7 +168,7 @@ class Teacher:
     """Trains, and keeps the minutes and errors of validation."""
 
     case: Case
-    told: argparse.Namespace
+    told: Told
     method: str
     curve: list[tuple[float, float]] = field(default_factory=list)
     seconds: float = 0.0
@@ -193,13 +200,14 @@ class Teacher:
             return None
         return folder / f"{self.method}_{getattr(model[0], 'steps', 1)}.safetensors"
 
-    def curriculum(self, models: list[Model], updates: tuple[int, int]) -> Model:
-        """Returns the trained solver of all steps: one step first, which is quick."""
-        few, all_ = (round(self.told.share * n) for n in updates)
-        if few:
-            self.teach(models[0], few, self.told.rate, "constant")
-        self.teach(models[1], all_, self.told.rate / (2 if few else 1), "cosine")
-        return models[1]
+    def curriculum(self, models: list[Model], updates: Updates) -> Model:
+        """Returns the trained solver of all steps: of one step first, which is quick."""
+        stages = list(zip(models, updates.values(), strict=True))
+        for i, (model, count) in enumerate(stages):
+            decay = "constant" if not i and len(stages) > 1 else "cosine"
+            count = max(1, round(self.told.share * count))
+            self.teach(model, count, self.told.rate / (2 if i else 1), decay)
+        return models[-1]
 
 
 @torch.no_grad()
@@ -280,16 +288,17 @@ def exact_row(case: Case, count: int, draws: int) -> tuple[Tensor, Row]:
     with torch.no_grad():
         best, _, sizes = exact(case.seen, case.y[:count], attractor(draws))
     size = {"least sample size": sizes.min().item()}
-    return best, {"method": "exact, attractor prior", **scores(best, case, None), **size}
+    name = {"method": "exact, attractor prior", "test seed": case.seed}
+    return best, {**name, **scores(best, case, None), **size}
 
 
-def parsed(updates: dict[str, int], **defaults: object) -> argparse.Namespace:
+def parsed(methods: Iterable[str], **defaults: object) -> Told:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--methods", default=",".join(updates))
+    parser.add_argument("--methods", default=",".join(methods))
     parser.add_argument("--share", type=float, default=1.0, help="of the updates")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=3, help="of the solvers that iterate")
+    parser.add_argument("--steps", type=int, default=99, help="the most that are trained")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--precision", default="bf16-mixed", help="of the training")
     parser.add_argument("--windows", type=int, default=2000)
@@ -303,7 +312,7 @@ def parsed(updates: dict[str, int], **defaults: object) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def kept(model: Model, row: Row, told: argparse.Namespace, variable: str) -> None:
+def kept(model: Model, row: Row, told: Told, variable: str) -> None:
     """Writes a model to be shipped, with the command that makes it."""
     settings = ("share", "batch", "width", "steps", "rate", "precision", "seed")
     script = f"benchmarks/accuracy/{Path(sys.argv[0]).name}"
@@ -317,19 +326,20 @@ def kept(model: Model, row: Row, told: argparse.Namespace, variable: str) -> Non
 
 def learned(
     method: str,
-    models: list[Model],
+    models_of: Callable[..., list[Model]],
     case: Case,
-    told: argparse.Namespace,
-    updates: tuple[int, int],
+    told: Told,
+    updates: Updates,
     best: Tensor | None,
 ) -> tuple[Row, Model, list]:
     """Trains and judges: returns the row, the model, and its errors by minutes and by steps."""
+    updates = {k: n for k, n in updates.items() if k <= told.steps}
     teacher = Teacher(case, told, method)
-    model = teacher.curriculum(models, updates)
+    model = teacher.curriculum(models_of(method, case, list(updates), told), updates)
     row, steps = judged(model, case, told.scored, best)
     settings = {k: getattr(told, k) for k in ("share", "batch", "width", "rate", "precision")}
     row |= {"seconds": teacher.seconds, "updates": updates, "seed": told.seed, **settings}
-    return {"method": method, **row}, model, [teacher.curve, steps]
+    return {"method": method, "test seed": case.seed, **row}, model, [teacher.curve, steps]
 
 
 def main() -> None:
@@ -340,8 +350,9 @@ def main() -> None:
         rows.append(row)
     pictures = {}
     for method in told.methods.split(","):
-        models = models_of(method, case, told)
-        row, model, pictures[method] = learned(method, models, case, told, UPDATES[method], best)
+        row, model, pictures[method] = learned(
+            method, models_of, case, told, UPDATES[method], best
+        )
         finish("Lorenz-63", "lorenz63_learned", [*rows, row])
         rows = []
         if told.save:

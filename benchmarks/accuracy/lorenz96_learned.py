@@ -24,12 +24,25 @@ import sys
 import time
 import torch
 
+from collections.abc import Sequence
 from pathlib import Path
 from torch import Generator, Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness import finish
-from lorenz63_learned import Case, Model, Row, Runs, drawn, kept, learned, parsed, paths
+from lorenz63_learned import (
+    Case,
+    Model,
+    Row,
+    Runs,
+    Told,
+    Updates,
+    drawn,
+    kept,
+    learned,
+    parsed,
+    paths,
+)
 from lorenz96 import NAMES, PLACES, STEPS, observation, prior_of, score, ways
 
 import matheron as mt
@@ -45,11 +58,12 @@ from matheron.solvers.neural import (
 )
 
 GRID = mt.Grid(time=0.05 * torch.arange(float(STEPS)), x=torch.arange(float(PLACES)))
-UPDATES = {
-    "direct": (0, 1_200),
-    "4dvarnet-ode": (400, 900),
-    "4dvarnet-two-scale": (400, 900),
+UPDATES: dict[str, Updates] = {
+    "direct": {1: 1_200},
+    "4dvarnet-ode": {1: 400, 5: 900, 8: 500},
+    "4dvarnet-two-scale": {1: 400, 5: 900, 8: 500},
 }
+"""By the steps of a solver: of one step first, at a rate that stays, then of more."""
 MEMORY = 4
 """The channels of the memory of 4DVarNet."""
 ROUND = ("zeros", "circular")
@@ -76,7 +90,7 @@ def case_of(count: int) -> Case:
     law = Runs(GRID, run(1500, 400, 40), turned)
     rest = (run(STEPS, n, seed).flatten(1) for n, seed in ((64, 41), (4, 43), (count, TEST_SEED)))
     held, aside, truth = rest
-    return Case(observation(GRID), law, held, aside, truth)
+    return Case(observation(GRID), law, held, aside, truth, TEST_SEED)
 
 
 def _plain(solver: NeuralVariational) -> NeuralVariational:
@@ -86,8 +100,8 @@ def _plain(solver: NeuralVariational) -> NeuralVariational:
     return solver
 
 
-def models_of(method: str, case: Case, told: argparse.Namespace) -> list[Model]:
-    """Returns a solver and its prior, of one step and of all, with the same weights."""
+def models_of(method: str, case: Case, steps: Sequence[int], told: Told) -> list[Model]:
+    """Returns solvers of some numbers of steps and their prior, with the same weights."""
     states = case.law.states[:, ::50].double()
     units = {"mean": states.mean(), "scale": states.std()}
     common = {"dims": 2, "padding": ROUND, "generator": Generator().manual_seed(told.seed)}
@@ -99,11 +113,11 @@ def models_of(method: str, case: Case, told: argparse.Namespace) -> list[Model]:
     solvers: list[LearnedSolver]
     phi: torch.nn.Module = Lorenz96(PLACES)
     if method == "direct":
-        solvers = 2 * [DirectInversion(cells(3, 1), channels=None, **units)]
+        solvers = [DirectInversion(cells(3, 1), channels=None, **units)]
     else:
         gain = (20.0 if method.endswith("ode") else 2.0, 10.0)
         step = NetworkStep(cells(6 + MEMORY, 1 + MEMORY), 1, MEMORY, gain=gain, tracks=True)
-        solvers = [_plain(NeuralVariational(step, k, channels=None)) for k in (1, told.steps)]
+        solvers = [_plain(NeuralVariational(step, k, channels=None)) for k in steps]
     if method.endswith("two-scale"):
         phi = TwoScale(1, 16, 4, **common)
     prior = Projection(GRID, phi, channels=None, **units)
@@ -119,7 +133,7 @@ def classical(name: str, case: Case, count: int = 8) -> Row:
     spent = time.perf_counter() - start
     row = score(NAMES[name], mean, std, case.truth[:count], spent)
     mse = (mean - case.truth[:count]).square().mean(-1)
-    return row | {"se": (mse.std() / count**0.5).item()}
+    return row | {"se": (mse.std() / count**0.5).item(), "test seed": case.seed}
 
 
 def seconds(model: Model, case: Case, count: int = 8) -> float:
@@ -130,21 +144,21 @@ def seconds(model: Model, case: Case, count: int = 8) -> float:
 
 
 def main() -> None:
-    told = parsed(UPDATES, width=24, batch=8, steps=5, windows=256, scored=4)
+    told = parsed(UPDATES, width=24, batch=8, windows=256, scored=4)
     case, pictures = case_of(told.windows), {}
     for method in told.methods.split(","):
         if method in NAMES:
             finish("Lorenz-96", "lorenz96_learned", [classical(method, case)])
             continue
-        models = models_of(method, case, told)
         row, model, pictures[method] = learned(
-            method, models, case, told, UPDATES[method], best=None
+            method, models_of, case, told, UPDATES[method], best=None
         )
         row["seconds per window"] = seconds(model, case)
         finish("Lorenz-96", "lorenz96_learned", [row])
         if told.save:
             kept(model, row, told, "lorenz96")
-    drawn("lorenz96_learned", pictures, None)
+    if pictures:
+        drawn("lorenz96_learned", pictures, None)
 
 
 if __name__ == "__main__":
