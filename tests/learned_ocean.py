@@ -50,3 +50,34 @@ def trained(method: str) -> Path:
 def course(method: str, **settings) -> Course:
     """Returns the tiny ocean to train on."""
     return course_of(ocean(), Plan(method, **{**TINY, **settings}), lambda _: None)
+
+
+@functools.cache
+def warm_ocean() -> Experiment:
+    """The same ocean, with a temperature beside the heights."""
+    return Experiment.make(
+        "gulfstream",
+        "4nadirs",
+        days=8,
+        size=32,
+        spacing=0.5,
+        spin_up=60,
+        train=True,
+        sst=True,
+        cache=False,
+    )
+
+
+@functools.cache
+def warm_course(method: str = "unet", **settings) -> Course:
+    """Returns the ocean to train on with its temperature."""
+    plan = Plan(method, **{**TINY, "covariates": ("sst",), **settings})
+    return course_of(warm_ocean(), plan, lambda _: None)
+
+
+@functools.cache
+def trained_with_sst(method: str = "unet") -> Path:
+    """Returns the folder of a model that learned for a second or two with temperatures."""
+    folder = Path(_parent().name) / f"{method}-sst"
+    learn(warm_course(method), folder, command="a test")
+    return folder

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from .border import Names, output_folder, say
 from .challenge import challenge_files, check_plain, show_challenge
-from .comparing import compare_methods
+from .comparing import compare_methods, listed
 from .demonstrate import demonstrate
 from .fetch import download, fetch_command
 from .learning import is_learned, map_learned, train_model
@@ -167,11 +167,15 @@ def fit(
         typer.Option(help="32; or bf16: about twice as fast where the processor has it. [32]"),
     ] = None,
     accelerator: Annotated[str | None, typer.Option(help="cpu, gpu or auto. [cpu]")] = None,
+    covariates: Annotated[
+        str | None,
+        typer.Option(help="Other fields that it learns with, e.g. sst, of an OSSE with --sst."),
+    ] = None,
 ) -> None:
     """Fit a model to some data by maximum likelihood, or let a solver learn on an OSSE."""
     plan: dict[str, Any] = {"updates": updates, "window": window, "step": step, "oceans": oceans}
     plan |= {"first": first, "purpose": purpose, "lead": lead, "supervision": supervision}
-    plan |= {"precision": precision}
+    plan |= {"precision": precision, "covariates": listed(covariates)}
     if method in LEARNED:
         reading = (variable, lon, lat, time, x, y, mdt, quantity)
         others = (*reading, trend, metric, config, alpha, velocity)
@@ -216,6 +220,12 @@ def map_(
         typer.Option(help="same, FILE, or lon0:lon1:step,lat0:lat1:step[,t0:t1:step]."),
     ] = None,
     at: Annotated[Path | None, typer.Option(help="A table of points, instead of a grid.")] = None,
+    covariate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=FILE, a gridded field that the model learned with, e.g. sst=sst.nc; repeat."
+        ),
+    ] = None,
     members: Annotated[int, typer.Option(min=0, help="The number of members.")] = 0,
     mdt: Mdt = None,
     lwe: Lwe = "keep",
@@ -263,6 +273,7 @@ def map_(
         model,
         Heights(mdt, lwe, quantity),
         Product(product, currents, pack),
+        covariate or (),
     )
     make = map_learned if is_learned(model) else make_map
     make(request, settings, command="matheron " + shlex.join(sys.argv[1:]))
@@ -373,13 +384,20 @@ def osse(
     size: Annotated[
         int | None, typer.Option(help="The nodes of the ocean on a side; fewer is faster. [128]")
     ] = None,
+    sst: Annotated[
+        bool, typer.Option("--sst", help="Add a sea surface temperature that the currents carry.")
+    ] = False,
+    sst_clouds: Annotated[
+        bool, typer.Option("--sst-clouds", help="The same, hidden by clouds.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the experiment that is there.")
     ] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder.")] = Path("osse"),
 ) -> None:
     """Make an ocean that is known everywhere, and what satellites would have seen of it."""
-    made = make_osse(output, preset, constellation, noise, seed, days, train, size, force)
+    skies = "clouds" if sst_clouds else sst
+    made = make_osse(output, preset, constellation, noise, seed, days, train, size, skies, force)
     typer.echo(made)
     say(f"next: {next_command(output, preset)}")
 

@@ -10,7 +10,7 @@ import json
 import math
 import torch
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from torch import Tensor
 from typing import Any
@@ -21,7 +21,7 @@ from .settings import Settings
 from .training import training_bar
 from .. import compare
 from ..compare import Plan
-from ..data import Observations
+from ..data import Gridded, Observations
 from ..data.errors import call, refuse
 from ..data.quantity import ABSOLUTE, metres
 from ..data.write import whole_or_not
@@ -117,7 +117,7 @@ def _known(folder: Path, asked: dict[str, Any]) -> tuple[Plan, str] | None:
         where, short = call("fit", resume=folder), " ".join(str(error).split())[:120]
         raise refuse(where, "the plan of a training", short, "Delete the folder") from None
     for name, value in asked.items():
-        if getattr(plan, name) != value:
+        if getattr(plan, name) != (tuple(value) if isinstance(value, list) else value):
             where, cure = call("fit", **{name: value}), "Leave it out, or name another folder"
             raise refuse(where, f"{getattr(plan, name)}, as it began with", str(value), cure)
     return plan, command
@@ -187,6 +187,7 @@ def map_learned(request: Request, settings: Settings, command: str = "") -> None
         got = f"--at {request.at}" if request.at else f"--method {settings.method}"
         where, cure = call("map", model=request.model), "Give --grid, and no method"
         raise refuse(where, "a grid: a trained solver has a method of its own", got, cure)
+    beside = _beside(mapper, request.covariates)
     data = data_of(request)
     mean = 0.0
     if mapper.model.card.variable.startswith(LOG):
@@ -196,7 +197,8 @@ def map_learned(request: Request, settings: Settings, command: str = "") -> None
     target = target_of(request, data)
     assert isinstance(target.domain, Grid)
     with working("map"):
-        problem = Problem(target.domain, data.points, data.values - mean, seed=settings.seed)
+        values = data.values - mean
+        problem = Problem(target.domain, data.points, values, seed=settings.seed, beside=beside)
         fields = _fields(mapper(problem, say), mean, request.members, settings.seed)
     attributes = {
         **provenance(command, "learned", settings.seed),
@@ -205,6 +207,23 @@ def map_learned(request: Request, settings: Settings, command: str = "") -> None
     }
     with working(f"write {request.output}"):
         write_fields(request, target, data, fields, attributes)
+
+
+def _beside(mapper: LearnedMapper, given: Sequence[str]) -> dict[str, Gridded]:
+    r"""Reads the fields that a solver looks at, given as NAME=FILE; refused before any work."""
+    files = {}
+    for text in given:
+        name, _, path = (part.strip() for part in text.partition("="))
+        where = call("map", covariate=text)
+        if not path or name in files:
+            raise refuse(where, "each name once, and a file after '='", text, "Write sst=sst.nc")
+        if name not in mapper.covariates.names:
+            known = ", ".join(mapper.covariates.names) or "none"
+            expected = f"a field of the training of the model ({known})"
+            raise refuse(where, expected, f"'{name}'", "Leave it out")
+        files[name] = Path(path)
+    mapper.covariates.check(files)
+    return {name: Gridded.read(name, path) for name, path in files.items()}
 
 
 def _logarithms(

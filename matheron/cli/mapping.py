@@ -75,6 +75,7 @@ class Request:
     model: Path | None = None
     heights: Heights = field(default_factory=Heights)
     product: Product = field(default_factory=Product)
+    covariates: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -349,6 +350,13 @@ def _start_noise(observation: LinearObservation, data: Observations, start: Mode
 def make_map(request: Request, settings: Settings, command: str = "") -> None:
     r"""Maps some data, and writes the map whole or not at all."""
     check_request(request)
+    if request.covariates:
+        msg = (
+            f"map(covariate={request.covariates[0]}): expected a trained solver with it, got "
+            f"{request.model or 'no --model'}. Leave it out, or give --model one of `matheron fit "
+            "OSSE`."
+        )
+        raise InputError(msg)
     model = None if request.model is None else Model.load(request.model)
     data = data_of(request)
     metric = settings.metric if model is None else _metric_of(model, data, settings)

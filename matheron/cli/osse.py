@@ -46,17 +46,19 @@ def make_osse(
     days: int | None,
     train: bool,
     size: int | None,
+    sst: bool | str,
     force: bool,
 ) -> str:
     r"""Makes an experiment and writes its folder; returns what was made, in words."""
     check(output, force)
     names: dict[str, Any] = {"constellation": constellation, "noise": noise, "seed": seed}
-    experiment = made(preset, **names, days=days, train=train, size=size)
+    experiment = made(preset, **names, days=days, train=train, size=size, sst=sst)
     experiment.save(output, force)
     say(f"wrote {output}/")
     if train:
         where = shlex.quote(str(output))
-        say(f"to learn on it: matheron fit {where} --method unet --minutes 30 -o model")
+        more = " --covariates sst" if sst else ""
+        say(f"to learn on it: matheron fit {where} --method unet{more} --minutes 30 -o model")
     return experiment.summary
 
 

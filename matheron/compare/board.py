@@ -20,6 +20,7 @@ from .scores import truth_at
 from .. import plots
 from ..domain import dates_of
 from ..mappers import IMAGES, TRACKS, mapper
+from ..mappers.learned import LearnedMapper
 from ..metrics.spectral import Field, published, spectral_score
 from ..osse import Experiment
 
@@ -110,7 +111,9 @@ class Board:
         map_grid(experiment, self.step)
         fit = IMAGES if images(experiment) else TRACKS
         for name in methods:
-            mapper(name, self.models.get(name), experiment.variable, "m")
+            found = mapper(name, self.models.get(name), experiment.variable, "m")
+            if isinstance(found, LearnedMapper):
+                found.covariates.check(experiment.beside)
             if name not in fit and name not in self.models:
                 what = "images" if images(experiment) else "tracks"
                 msg = (

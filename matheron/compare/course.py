@@ -10,15 +10,15 @@ import math
 import numpy as np
 import torch
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from typing import Any
 
 from .lessons import Lesson, Spans, lesson_of, shown_of, spans_of
-from .plans import EDDIES, Plan, Units
+from .plans import COVARIATES, EDDIES, Plan, Units
 from .problems import images, map_grid, problem_of
 from .withheld import TURNS, clean
 from ..data import Augmentation, Mirror, Source
@@ -49,6 +49,7 @@ class Course:
         about: The experiment in a few words.
         guess: What makes the first guess of data.
         images: Whether data are images, whose logarithm is mapped.
+        labels: The units of other fields, by name.
     """
 
     lessons: list[Lesson]
@@ -57,6 +58,7 @@ class Course:
     about: str
     guess: FirstGuess | None = None
     images: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:
@@ -102,17 +104,36 @@ class Course:
         size = (self.plan.window, *(min(self.plan.patch, n) for n in self.grid.shape[1:]))
         known = (size, self.noise, self.plan.use)
         moved = Augmentation(self.plan.exchanged, shift=True, mirrors=self.symmetries)
-        train = [one.windows("train", *known, moved) for one in self.lessons]
-        held = [one.windows("validation", *known) for one in self.held]
+        scales = self.scales
+        train = [one.windows("train", *known, moved, scales) for one in self.lessons]
+        held = [one.windows("validation", *known, scales=scales) for one in self.held]
         return Several(train), held[0] if len(held) == 1 else Several(held)
 
     @property
+    def scales(self) -> dict[str, tuple[float, float]]:
+        r"""Returns mean and std of what is seen of other fields, over the days of the training."""
+        found = {}
+        for name in self.plan.covariates:
+            pairs = [(one.beside[name], one.days("train")) for one in self.lessons]
+            x = torch.cat([x[known & days] for (x, known), days in pairs])
+            found[name] = (x.mean().item(), x.std().item())
+        return found
+
+    @property
     def symmetries(self) -> tuple[Mirror, ...]:
-        r"""Returns the symmetries of the field; none that turn time where it has an end."""
+        r"""Returns the symmetries of the field and of what goes with it.
+
+        There are none that turn time where it has an end, or with a field that forgets.
+        """
         if self.variable != SEA_LEVEL:
             return ()
-        mapping = self.plan.purpose == "mapping"
-        return tuple(m for m in QUASI_GEOSTROPHIC if mapping or "time" not in m.axes)
+        mapping, found = self.plan.purpose == "mapping", []
+        for mirror in QUASI_GEOSTROPHIC:
+            signs = {k: COVARIATES[k].get(str(mirror)) for k in self.plan.covariates}
+            others = tuple((k, sign) for k, sign in signs.items() if sign is not None)
+            if len(others) == len(signs) and (mapping or "time" not in mirror.axes):
+                found.append(dataclasses.replace(mirror, others=others))
+        return tuple(found)
 
     def units(self, grid: Grid) -> Units:
         r"""Returns what is known of the field, for windows on a grid."""
@@ -179,8 +200,7 @@ def course_of(
         say(f"ocean {k + 1} of {plan.oceans}")
         own = spans_of(grid, plan.window, held=False)
         lessons += _lessons(_further(first, k), plan, own, guess)
-    variable = f"log_{first.variable}" if images(first) else first.variable
-    course = Course(lessons, plan, variable, _about(first), guess, images(first))
+    course = _course(lessons, plan, first, guess)
     if keep is not None:
         course.save(keep)
     return course
@@ -191,7 +211,7 @@ def _lessons(
 ) -> list[Lesson]:
     r"""Returns the lesson of an ocean; or several, whose data are withheld in turn."""
     if not plan.blind:
-        return [lesson_of(ocean, plan.step, plan.window, spans, guess)]
+        return [lesson_of(ocean, plan.step, plan.window, spans, guess, plan.covariates)]
     lessons = []
     for turn in range(TURNS):
         seen, lesson = shown_of(ocean, plan.step, plan.window, spans, turn, plan.seed)
@@ -242,8 +262,15 @@ def _read(path: Path, first: Experiment, plan: Plan, spans: Spans) -> Course | N
         found = {n.removeprefix(f"{k}."): v for n, v in tensors.items() if n.startswith(f"{k}.")}
         lessons.append(Lesson.read(grid, own, found))
     guess = None if about["guess"] is None else FirstGuess(**about["guess"])
+    return _course(lessons, plan, first, guess)
+
+
+def _course(
+    lessons: list[Lesson], plan: Plan, first: Experiment, guess: FirstGuess | None
+) -> Course:
     variable = f"log_{first.variable}" if images(first) else first.variable
-    return Course(lessons, plan, variable, about["experiment"], guess, images(first))
+    labels = {k: str(first.beside[k].seen[k].attrs.get("units", "")) for k in plan.covariates}
+    return Course(lessons, plan, variable, _about(first), guess, images(first), labels)
 
 
 def _other(experiment: Experiment, plan: Plan) -> Experiment:
@@ -256,6 +283,13 @@ def _other(experiment: Experiment, plan: Plan) -> Experiment:
         )
         raise ValueError(msg)
     _check_images(experiment, plan)
+    for name in plan.covariates:
+        if name not in other.beside:
+            msg = (
+                f"learn(covariates={name}): expected an experiment with it, got "
+                f"{', '.join(other.beside) or 'none'}. Make it with `matheron osse --{name}`."
+            )
+            raise ValueError(msg)
     swapped = dataclasses.replace(calendar, scored=calendar.training, training=calendar.scored)
     return dataclasses.replace(
         experiment,
@@ -264,6 +298,7 @@ def _other(experiment: Experiment, plan: Plan) -> Experiment:
         truth=other.truth,
         observations=other.observations,
         training=None,
+        beside=other.beside,
     )
 
 
@@ -288,5 +323,6 @@ def _further(first: Experiment, k: int) -> Experiment:
     seed = int(np.random.SeedSequence([first.seed, k]).generate_state(1)[0])
     days = first.calendar.count("scored")
     truth, seen = first.recipe.make(seed, first.calendar.scored[0], days, lambda *_: None)
+    beside = first.recipe.beside(seed, truth)
     truth = truth[[first.variable]]
-    return dataclasses.replace(first, seed=seed, truth=truth, observations=seen)
+    return dataclasses.replace(first, seed=seed, truth=truth, observations=seen, beside=beside)

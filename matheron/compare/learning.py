@@ -136,6 +136,7 @@ def _card(course: Course, history: History, command: str) -> Card:
     use = plan.purpose if plan.purpose == "mapping" else f"{plan.purpose}, lead {plan.lead}"
     many = f", {plan.oceans} oceans" if plan.oceans > 1 else ""
     many += ", from data alone" if plan.blind else ""
+    many += f", with {' and '.join(plan.covariates)}" if plan.covariates else ""
     step = plan.step or course.grid.axes["lat"].diff().median().item()
     about = f"{use}, {plan.window} days, {step:.3g} degrees, {plan.updates} updates{many}"
     return Card(
@@ -150,6 +151,10 @@ def _card(course: Course, history: History, command: str) -> Card:
         purpose=plan.purpose,
         lead=plan.lead,
         symmetries=[str(m) for m in course.symmetries],
+        covariates={
+            name: {"mean": mean, "std": std, "units": course.labels[name]}
+            for name, (mean, std) in course.scales.items()
+        },
     )
 
 
@@ -214,7 +219,11 @@ def _held(mapper: LearnedMapper, lesson: Lesson) -> tuple[Grid, _Held]:
     mask = held(lesson.mask)
     truth, counts = (wanted(x) for x in lesson.target)
     asked = counts.flatten(1).any(dim=1)
-    found = mapper.daily(grid, held(lesson.values).flatten(), mask.flatten(), guess, asked)
+    beside = {
+        k: mapper.covariates.of_order_one(k, *(held(x).flatten() for x in lesson.beside[k]))
+        for k in mapper.covariates.names
+    }
+    found = mapper.daily(grid, held(lesson.values).flatten(), mask.flatten(), guess, asked, beside)
     first = None if lesson.guess is None else errors(wanted(lesson.guess))
     return grid, _Held(errors(found), counts, mapper.seen(mask), first)
 

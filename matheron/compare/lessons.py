@@ -8,12 +8,12 @@ import dataclasses
 import numpy as np
 import torch
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from .problems import problem_of
+from .problems import beside_of, problem_of
 from .scores import truth_at
 from .withheld import GUESS, HIDDEN, SEA, Shown, nugget, withheld
 from ..data import Augmentation, Purpose, Windows, split_times, to_cells
@@ -26,6 +26,10 @@ HELD = 0.2
 """The part of the days that is held out to validate."""
 APART = 8
 """How many windows there are from one stretch without data to the next."""
+BESIDE, BESIDE_KNOWN = "beside.", "beside_known."
+"""What the names of other fields begin with, among what a lesson keeps."""
+Known = tuple[Tensor, Tensor]
+"""The values of a field at nodes, and where it is known."""
 NUMBERS, PLACES = ("truth", "values", "guess", "hidden"), ("mask", "sea", "hidden_mask")
 """What a lesson keeps, by name."""
 Spans = dict[str, tuple[int, int]]
@@ -46,6 +50,7 @@ class Lesson:
             there: that is all that a solver is told of it.
         hidden: The means of data that are withheld, zero where there are none.
         hidden_mask: Where there are some.
+        beside: What is seen of other fields by name, zero in their gaps, and where.
     """
 
     grid: Grid
@@ -57,25 +62,32 @@ class Lesson:
     sea: Bool[Tensor, " n"] | None = None
     hidden: Float[Tensor, " n"] | None = None
     hidden_mask: Bool[Tensor, " n"] | None = None
+    beside: Mapping[str, Known] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # what is kept on disk is of single precision: the same numbers, fresh or read again
         for name in NUMBERS:
             x = getattr(self, name)
             if x is not None:
-                object.__setattr__(self, name, x.to(torch.float32).to(torch.float64))
+                object.__setattr__(self, name, _as_kept(x))
+        beside = {k: (_as_kept(x), known) for k, (x, known) in self.beside.items()}
+        object.__setattr__(self, "beside", beside)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         r"""What there is, by name, as it is kept on disk."""
         numbers = {k: v.float() for k in NUMBERS if (v := getattr(self, k)) is not None}
+        for name, (x, known) in self.beside.items():
+            numbers |= {BESIDE + name: x.float(), BESIDE_KNOWN + name: known}
         return numbers | {k: v for k in PLACES if (v := getattr(self, k)) is not None}
 
     @classmethod
     def read(cls, grid: Grid, spans: Spans, tensors: Mapping[str, Tensor]) -> Lesson:
         r"""Returns the lesson of what was kept."""
         found = {k: tensors.get(k) for k in (*NUMBERS, *PLACES)}
-        return cls(grid, spans=spans, **found)  # type: ignore[arg-type]
+        names = [k.removeprefix(BESIDE) for k in tensors if k.startswith(BESIDE)]
+        beside = {k: (tensors[BESIDE + k], tensors[BESIDE_KNOWN + k]) for k in names}
+        return cls(grid, spans=spans, beside=beside, **found)  # type: ignore[arg-type]
 
     @property
     def target(self) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
@@ -130,6 +142,7 @@ class Lesson:
         noise: float,
         purpose: Purpose,
         augmentation: Augmentation | None = None,
+        scales: Mapping[str, tuple[float, float]] | None = None,
     ) -> Windows | Shown:
         r"""Returns the windows of a part of the days.
 
@@ -139,12 +152,16 @@ class Lesson:
             noise: The std of the errors of the data.
             purpose: What a window is for.
             augmentation: How windows are made different; not at all by default.
+            scales: The mean and the std of each of the other fields.
         """
         others = {} if self.guess is None else {GUESS: (self.guess, torch.ones_like(self.mask))}
         if self.sea is not None:
             others[SEA] = (self.sea.double(), self.sea)
         if self.hidden is not None and self.hidden_mask is not None:
             others[HIDDEN] = (self.hidden, self.hidden_mask)
+        for name, (mean, std) in (scales or {}).items():
+            x, known = self.beside[name]
+            others[name] = (torch.where(known, (x - mean) / std, 0.0), known)
         windows = Windows(
             self.grid,
             size,
@@ -157,12 +174,22 @@ class Lesson:
             stride=None if part == "train" else (2, *size[1:]),
             augmentation=augmentation,
             covariates=others,
+            timely=tuple(scales or ()),
         )
         return Shown(windows) if {SEA, HIDDEN} & set(others) else windows
 
 
+def _as_kept(x: Tensor) -> Tensor:
+    return x.to(torch.float32).to(torch.float64)
+
+
 def lesson_of(
-    experiment: Experiment, step: float | None, window: int, spans: Spans, guess: FirstGuess | None
+    experiment: Experiment,
+    step: float | None,
+    window: int,
+    spans: Spans,
+    guess: FirstGuess | None,
+    covariates: Sequence[str] = (),
 ) -> Lesson:
     r"""Returns the lesson of an ocean: that of the scored days of an experiment.
 
@@ -174,6 +201,7 @@ def lesson_of(
         window: The number of days of a window.
         spans: The days of each part.
         guess: What makes a first guess of the data.
+        covariates: The names of the other fields that go along.
     """
     problem = problem_of(experiment, step)
     truth = truth_at(experiment, problem.grid) - problem.shift
@@ -192,7 +220,22 @@ def lesson_of(
         spans,
         found,
         None if sea.all() else sea,
+        beside=_beside(experiment, problem.grid, covariates, window, spans),
     )
+
+
+def _beside(
+    experiment: Experiment, grid: Grid, names: Sequence[str], window: int, spans: Spans
+) -> dict[str, Known]:
+    r"""Returns what is seen of other fields; nothing on days without data."""
+    blank = _blank_days(grid, window, spans).reshape(-1, 1, 1)
+    found = {}
+    for name, other in beside_of(experiment).items():
+        if name in names:
+            x, known = other.onto(grid)
+            known = (known.reshape(grid.shape) & ~blank).flatten()
+            found[name] = (torch.where(known, x, 0.0), known)
+    return found
 
 
 def shown_of(
@@ -256,15 +299,18 @@ def _cell_along(axis: Float[Tensor, " k"], s: Float[Tensor, " m"]) -> Int[Tensor
 
 def _blanked(problem: Problem, window: int, spans: Spans) -> Problem:
     r"""Returns the problem without the data of half a window, again and again."""
-    first, end = spans["train"]
-    half = window // 2
-    days = problem.grid.axes["time"]
     t = problem.points.since(problem.grid.epoch).axis("time")
-    place = _cell_along(days, t)
-    kept = torch.ones_like(t, dtype=torch.bool)
+    place = _cell_along(problem.grid.axes["time"], t)
+    return problem.take(~_blank_days(problem.grid, window, spans)[place])
+
+
+def _blank_days(grid: Grid, window: int, spans: Spans) -> Bool[Tensor, " d"]:
+    r"""Returns which days are without data: half a window, again and again."""
+    first, end = spans["train"]
+    half, blank = window // 2, torch.zeros(grid.shape[0], dtype=torch.bool)
     for last in range(end, first + half, -APART * window):
-        kept &= (place < last - half) | (place >= last)
-    return problem.take(kept)
+        blank[last - half : last] = True
+    return blank
 
 
 def spans_of(grid: Grid, window: int, held: bool = True) -> Spans:

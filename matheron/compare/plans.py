@@ -6,7 +6,7 @@ __all__ = ["NETWORKS", "VALIDATIONS", "Plan", "Units"]
 
 import math
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from lightning_fabric import Fabric
 from torch import Generator
@@ -19,6 +19,7 @@ from ..fit.hardware import hardware
 from ..fit.losses import every_iterate, field_error, gradient_error, withheld_error
 from ..kernels import Matern
 from ..nets import BilinearAutoencoder, Residual, UNet
+from ..observations.informed import with_known
 from ..priors import GaussianProcess
 from ..priors.base import Prior
 from ..priors.projection import Projection
@@ -42,6 +43,13 @@ CLOSE = 0.3
 """How far from its projection a field is at first, in errors of the first guess."""
 MEMORY = 16
 """The channels of the memory of a descent."""
+COVARIATES: dict[str, dict[str, float]] = {"sst": {"-lat": -1.0}}
+r"""The fields that may go along with the data, and their signs under the symmetries of the field.
+
+What a flow carries turns over with it: with :math:`\psi(x, -y)` of the other sign, the tracer
+about its mean is :math:`-T(x, -y)`, warm where it was cold, as the climatology that it returns to.
+It goes back to that in no flow that runs backwards: under the reversal of time there is no sign.
+"""
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 """The precisions of networks while they learn, and what Fabric calls them."""
 VALIDATIONS = 20
@@ -98,6 +106,7 @@ class Plan:
         seed: The seed of weights, and of the order of windows.
         precision: The precision of networks while they learn: ``"32"``; or ``"bf16"``, about
             twice as fast where the processor has it.
+        covariates: The names of other fields of the ocean that it is given beside the data.
 
     Raises:
         ValueError: If the method is not known, or a number not positive.
@@ -120,8 +129,10 @@ class Plan:
     seed: int = 0
     supervision: str = "truth"
     precision: str = "32"
+    covariates: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "covariates", tuple(self.covariates))  # a list in a file
         if self.method not in NETWORKS:
             msg = (
                 f"Plan(method=...): expected one of {', '.join(NETWORKS)}, got {self.method!r}. "
@@ -143,6 +154,7 @@ class Plan:
                 )
                 raise ValueError(msg)
         self._check_exchange()
+        self._check_covariates()
         self.use.visible(self.window)
 
     def _check_exchange(self) -> None:
@@ -156,6 +168,24 @@ class Plan:
             msg = (
                 f"Plan(exchange={self.exchange}): expected none where a first guess is made of "
                 "the data, got a probability. Use first='none' with it."
+            )
+            raise ValueError(msg)
+
+    def _check_covariates(self) -> None:
+        names = self.covariates
+        unknown = [k for k in names if k not in COVARIATES] + (
+            list(names) if len(set(names)) < len(names) else []
+        )
+        if unknown:
+            msg = (
+                f"Plan(covariates=...): expected some of {', '.join(COVARIATES)}, each once, got "
+                f"{', '.join(names)}. Leave out {unknown[0]!r}."
+            )
+            raise ValueError(msg)
+        if names and self.method == "fixedpoint":
+            msg = (
+                "Plan(method='fixedpoint'): expected no covariates, as its projection looks at "
+                f"the field alone, got {', '.join(names)}. Take 'unet' or '4dvarnet'."
             )
             raise ValueError(msg)
 
@@ -195,6 +225,7 @@ class Plan:
     def oceans_alone(self) -> list[Any]:
         r"""What tells the oceans to train on from others."""
         others = [self.supervision, self.seed] if self.blind else []
+        others += [list(self.covariates)] if self.covariates else []
         return [self.oceans, self.step, self.window, self.first, self.lag, *others]
 
     @property
@@ -230,8 +261,14 @@ class Plan:
 
     @property
     def start(self) -> dict[str, Any]:
-        r"""What a solver is told of its first guess."""
-        return {} if self.first == "none" else {"first": "guess"}
+        r"""What a solver is told of its first guess, and of the fields beside the data."""
+        told: dict[str, Any] = {} if self.first == "none" else {"first": "guess"}
+        return told | ({"others": with_known(self.covariates)} if self.covariates else {})
+
+    @property
+    def beside(self) -> int:
+        r"""The channels of the fields beside the data."""
+        return self.window * len(with_known(self.covariates))
 
     def loss(self, units: Units) -> Loss:
         r"""Returns what is made small: errors of heights and slopes, in units of the start.
@@ -247,7 +284,7 @@ class Plan:
 
 def _direct(plan: Plan, units: Units) -> Made:
     c, width = plan.window, plan.width or 24
-    channels = (2 if plan.first == "none" else 3) * c + 1
+    channels = (2 if plan.first == "none" else 3) * c + 1 + plan.beside
     net = UNet(channels, c, width, generator=Generator().manual_seed(plan.seed))
     # the network takes the grid of the prior, and nothing else
     law = Matern(2.5, units.std**2, (10.0, 100e3, 100e3))
@@ -258,10 +295,10 @@ def _direct(plan: Plan, units: Units) -> Made:
 
 def _descent(plan: Plan, units: Units) -> Made:
     c, width, dice = plan.window, plan.width or 24, Generator().manual_seed(plan.seed)
-    net = UNet(4 * c + 1 + MEMORY, c + MEMORY, width, generator=dice)
+    net = UNet(4 * c + 1 + plan.beside + MEMORY, c + MEMORY, width, generator=dice)
     phi = BilinearAutoencoder(c, width, (1, 2), generator=dice)
     prior = Projection(units.grid, phi, std=units.std, mean=units.mean, scale=units.std)
-    step = NetworkStep(net, c, MEMORY)
+    step = NetworkStep(net, c, MEMORY, beside=plan.beside)
     return NeuralVariational(step, steps=plan.steps, **plan.start), prior
 
 

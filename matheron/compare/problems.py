@@ -2,7 +2,7 @@ r"""From an experiment to what its mappers are given."""
 
 from __future__ import annotations
 
-__all__ = ["chosen", "images", "map_grid", "problem_of"]
+__all__ = ["beside_of", "chosen", "images", "map_grid", "problem_of"]
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 from typing import Any
 
+from ..data.beside import Gridded
 from ..domain import Grid, Points, days_since
 from ..mappers import Problem, coarsen
 from ..mappers.coarsen import NADIR, SWATH
@@ -139,7 +140,13 @@ def _of_tracks(
         known=known,
         blocks=_blocks(experiment, chosen, grid),
         seed=seed,
+        beside=beside_of(experiment),
     )
+
+
+def beside_of(experiment: Experiment) -> dict[str, Gridded]:
+    r"""Returns what is seen of other fields of an experiment."""
+    return {k: Gridded.of(k, found.seen[k].load()) for k, found in experiment.beside.items()}
 
 
 def _points(data: Mapping[str, Tensor], grid: Grid) -> Points:

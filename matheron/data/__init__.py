@@ -7,6 +7,7 @@ __all__ = [
     "Batch",
     "Cells",
     "Description",
+    "Gridded",
     "Groups",
     "InputError",
     "Map",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 from .batches import Batch, Source
+from .beside import Gridded
 from .cells import Cells, to_cells
 from .currents import geostrophic_currents
 from .describe import Description, describe

@@ -9,7 +9,7 @@ import itertools
 import math
 import torch
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor
@@ -34,7 +34,8 @@ class Mirror:
 
     Arguments:
         axes: The axes that are turned.
-        sign: What fields are multiplied by, 1 or -1.
+        sign: What the field is multiplied by, 1 or -1.
+        others: What other fields are multiplied by, by name; those not named go with the field.
 
     Raises:
         ValueError: If there is no axis, or another sign.
@@ -42,9 +43,10 @@ class Mirror:
 
     axes: tuple[str, ...]
     sign: float = 1.0
+    others: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.axes or self.sign not in {1.0, -1.0}:
+        if not self.axes or not {self.sign, *dict(self.others).values()} <= {1.0, -1.0}:
             msg = (
                 f"Mirror(axes=...): expected some axes and a sign of 1 or -1, got {self.axes} and "
                 f"{self.sign}. Use e.g. Mirror(('lat',), sign=-1.0)."
@@ -56,14 +58,29 @@ class Mirror:
         r"""Returns the symmetry of a word.
 
         Example:
-            >>> str(Mirror.of("-lat")), Mirror.of("time,lon").axes
-            ('-lat', ('time', 'lon'))
+            >>> str(Mirror.of("-lat")), Mirror.of("time,lon").axes, Mirror.of("-lat;sst").others
+            ('-lat', ('time', 'lon'), (('sst', 1.0),))
         """
-        axes = tuple(word.removeprefix("-").split(","))
-        return cls(axes, -1.0 if word.startswith("-") else 1.0)
+        (axes, sign), *others = [_signed(part) for part in word.split(";")]
+        return cls(tuple(axes.split(",")), sign, tuple(others))
 
     def __str__(self) -> str:
-        return ("-" if self.sign < 0 else "") + ",".join(self.axes)
+        parts = ((",".join(self.axes), self.sign), *self.others)
+        return ";".join(("-" if sign < 0 else "") + name for name, sign in parts)
+
+    def __repr__(self) -> str:
+        # as before there were others: checkpoints know their data by it
+        others = f", others={self.others!r}" if self.others else ""
+        return f"Mirror(axes={self.axes!r}, sign={self.sign!r}{others})"
+
+    def sign_of(self, name: str) -> float:
+        r"""Returns what a part of a window is multiplied by.
+
+        Example:
+            >>> Mirror(("lat",), -1.0, (("depth", 1.0),)).sign_of("depth")
+            1.0
+        """
+        return dict(self.others).get(name, 1.0 if name in UNSIGNED else self.sign)
 
     def turn(self, x: Shaped[Tensor, ...], dims: Sequence[str]) -> Shaped[Tensor, ...]:
         r"""Returns an array turned, with the sign that it had.
@@ -77,6 +94,10 @@ class Mirror:
             [2, 1, 0]
         """
         return x.flip([dims.index(name) - len(dims) for name in self.axes])
+
+
+def _signed(word: str) -> tuple[str, float]:
+    return word.removeprefix("-"), -1.0 if word.startswith("-") else 1.0
 
 
 QUASI_GEOSTROPHIC = (Mirror(("lat",), -1.0), Mirror(("time", "lon")))
@@ -143,6 +164,7 @@ class Windows(Source):
         labels: The pass or mission of each datum, with shape :math:`(n)`.
         covariates: Other fields by name: values and where they are known, each with shape
             :math:`(n)`.
+        timely: Which of them are data of their time: those of the future are hidden, as data are.
         rim: The nodes along the borders of a patch that weigh nothing.
 
     Raises:
@@ -175,6 +197,7 @@ class Windows(Source):
         withhold: Withhold | None = None,
         labels: Int[Tensor, " n"] | None = None,
         covariates: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        timely: Collection[str] = (),
         rim: int = 0,
     ) -> None:
         self.whole, self.size = grid, tuple(size)
@@ -201,6 +224,7 @@ class Windows(Source):
             k: (_where(self._field(known), self._field(v)), self._field(known))
             for k, (v, known) in (covariates or {}).items()
         }
+        self.timely = tuple(sorted(timely))
         self.weights = self._window_weights()
         self.starts = self._kept(self._lattice())
         middle = self.starts[len(self.starts) // 2]
@@ -340,8 +364,9 @@ class Windows(Source):
         fields = [self.values, self.mask, self.noise, self.truth, self.labels, self.sea]
         others = [x for name in sorted(self.covariates) for x in self.covariates[name]]
         axes = [*self.whole.axes.values(), *others]
-        settings = (self.size, self.stride, self.span, self.rim, self.purpose)
-        return fingerprint_of([*fields, *axes], *settings, self.augmentation, self.withhold)
+        settings: tuple[Any, ...] = (self.size, self.stride, self.span, self.rim, self.purpose)
+        settings += (self.augmentation, self.withhold)
+        return fingerprint_of([*fields, *axes], *settings, *self.timely)
 
     def fingerprint(self) -> str:
         return self._hash
@@ -379,10 +404,17 @@ class Windows(Source):
             "hidden": _where(hidden, values),
             "hidden_mask": hidden,
             "noise": noise,
-            **{k: (v[cut], known[cut]) for k, (v, known) in self.covariates.items()},
+            **{k: self._beside(k, cut) for k in self.covariates},
         }
         axes = {k: v[c] for (k, v), c in zip(self.whole.axes.items(), cut, strict=True)}
         return self._mirrored(window, axes, generator)
+
+    def _beside(self, name: str, cut: Cut) -> tuple[Tensor, Tensor]:
+        x, known = (v[cut] for v in self.covariates[name])
+        if name not in self.timely:
+            return x, known
+        known = self._visible(known)
+        return _where(known, x), known
 
     def _place(self, start: tuple[int, ...], generator: Generator) -> tuple[int, ...]:
         if not self.augmentation.shift:
@@ -441,8 +473,7 @@ class Windows(Source):
         for mirror in self.augmentation.symmetries:
             if float(torch.rand((), generator=generator)) < 0.5:
                 places = tuple(self.whole.dims.index(name) for name in mirror.axes)
-                signs = {k: 1.0 if k in UNSIGNED else mirror.sign for k in window}
-                window = {k: _flip(v, places, signs[k]) for k, v in window.items()}
+                window = {k: _flip(v, places, mirror.sign_of(k)) for k, v in window.items()}
                 axes = {k: v.flip(0) if k in mirror.axes else v for k, v in axes.items()}
         return {**window, "axes": axes}
 

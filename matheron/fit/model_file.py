@@ -62,6 +62,8 @@ class Card:
         purpose: What its windows are for: see :class:`matheron.data.Purpose`.
         lead: How many times ahead it forecasts.
         symmetries: Those of the field, that it was trained by: see :class:`matheron.data.Mirror`.
+        covariates: Other fields that it is given beside the data: what each is made of order one
+            by (``mean``, ``std``) and its ``units``, by name.
     """
 
     variable: str = ""
@@ -74,7 +76,8 @@ class Card:
     notes: str = ""
     purpose: str = "mapping"
     lead: int = 0
-    symmetries: Sequence[str] = ()
+    symmetries: Sequence[str] = field(default_factory=list)
+    covariates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from .losses import Loss, Outcome
 from ..data.batches import Batch
 from ..observations import GriddedObservation, Informed, Observation
+from ..observations.informed import GUESS, with_known
 from ..priors.base import Prior
 from ..solvers.base import Solver
 from ..solvers.neural import LearnedConditional
@@ -37,13 +38,17 @@ class Sealed(Generic[T]):
 def observe(batch: Batch) -> tuple[Observation, Tensor]:
     r"""Returns the observation of a gridded field with gaps, and its data.
 
-    Covariates come after the data, in the order of their names; see :class:`Informed`.
+    Covariates come after the data: a first guess, then the others in the order of their names,
+    which are of order one, and where each is known; see :class:`Informed`.
     """
     observation: Observation = GriddedObservation(batch.grid, batch.mask, batch.noise_std)
-    others = [batch.covariates[name][0] for name in sorted(batch.covariates)]
-    if others:
-        observation = Informed(observation, len(others))
-    return observation.to(batch.values.device), torch.cat([batch.values, *others], dim=-1)
+    guess = [values for name, (values, _) in batch.covariates.items() if name == GUESS]
+    names = sorted(batch.covariates.keys() - {GUESS})
+    pairs = [batch.covariates[name] for name in names]
+    others = [x for values, known in pairs for x in (values, known.to(values.dtype))]
+    if guess or others:
+        observation = Informed(observation, len(guess), with_known(names))
+    return observation.to(batch.values.device), torch.cat([batch.values, *guess, *others], dim=-1)
 
 
 class Objective(nn.Module):

@@ -17,12 +17,13 @@ import math
 import torch
 import torch.nn as nn
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from jaxtyping import Bool, Float
 from pathlib import Path
 from torch import Generator, Tensor
 
+from .covariates import Covariates, Known
 from .first_guess import FirstGuess
 from .problem import Mapped, Problem, Say
 from ..data.cells import Cells, to_cells
@@ -37,6 +38,7 @@ from ..fit.spread import GapSpread
 from ..kernels.quick import closed_form, half_integer
 from ..nets import coarsest
 from ..observations import GriddedObservation, Informed, Observation, PointObservation
+from ..observations.informed import GUESS, with_known
 from ..posterior import Conditional, Posterior
 from ..priors.base import Prior
 from ..solvers.tiled import Tiled
@@ -105,10 +107,11 @@ class LearnedMapper:
     Data are averaged over the cells of a grid with the steps of the training, the map is
     interpolated from that grid. Estimates are averaged over the symmetries of the field that the
     solver was trained by: turned data give the map, turned. A solver that mends a first guess is
-    given the one that it was trained with. Of a forecast, no day knows of data after its lead. The
-    std is what the density of the data tells of the errors on days held out of the training; draws
-    are the mean plus Gaussian errors with that std, and with the correlations that errors had on
-    these days.
+    given the one that it was trained with; one that was trained with other fields needs them on
+    all days of the map, and takes those about them if they are there. Of a forecast, no day knows
+    of data after its lead. The std is what the density of the data tells of the errors on days
+    held out of the training; draws are the mean plus Gaussian errors with that std, and with the
+    correlations that errors had on these days.
 
     Arguments:
         model: The trained solver.
@@ -116,7 +119,7 @@ class LearnedMapper:
 
     Raises:
         InputError: If a problem is not on days, latitudes and longitudes of the sphere, or is
-            smaller than eight steps of the training.
+            smaller than eight steps of the training, or lacks a field that the solver looks at.
     """
 
     def __init__(self, model: LearnedModel, patch: int = PATCH) -> None:
@@ -130,10 +133,11 @@ class LearnedMapper:
         self.visible = self.purpose.visible(self.times)
         self.turns = _turns(model.card.symmetries)
         self.steps = [a.diff().median().item() for a in model.grid.axes.values()]
+        self.covariates = Covariates(model.card.covariates)
 
     def __call__(self, problem: Problem, say: Say) -> Mapped:
         self._check(problem)
-        conditional = _Windowed(self, problem)
+        conditional = _Windowed(self, problem, say)
         n, d = conditional.days.shape[1:], self.times
         say(f"{self.model.card.notes}; windows of {d} days on {n[0]} x {n[1]} nodes")
         wide = self._width(problem.grid) / self._width(self.model.grid)
@@ -152,6 +156,7 @@ class LearnedMapper:
             if width < (FEWEST - 1) * step * 0.99:
                 expected = f"a box of {FEWEST} steps of {step:.3g} degrees, those of the training"
                 raise refuse(where, expected, f"{width:.3g} along {name}", "Map a larger box")
+        self.covariates.check(problem.beside)
 
     @staticmethod
     def _width(grid: Grid) -> float:
@@ -165,6 +170,7 @@ class LearnedMapper:
         mask: Bool[Tensor, " n"],
         guess: Float[Tensor, " n"] | None = None,
         asked: Bool[Tensor, " d"] | None = None,
+        beside: Mapping[str, Known] | None = None,
     ) -> Float[Tensor, "d h w"]:
         r"""Returns the estimate of each day that has a window about it.
 
@@ -174,32 +180,43 @@ class LearnedMapper:
             mask: Where there are some.
             guess: The first guess, for solvers that mend one.
             asked: Which of these days are asked for: others are zero. All by default.
+            beside: The fields that it was trained with, of order one: see
+                :meth:`Covariates.of_order_one`.
         """
+        self.covariates.check(beside or {})
         window = self._window(grid)
         small = on_grid(self.model.prior, self._tile(window))
         whole = on_grid(self.model.prior, window)
         cut = [k for k in DIMS[1:] if len(window.axes[k]) > self.patch]
         halo, fade, cell = (dict.fromkeys(cut, n) for n in (self.patch // 5, FADE, self.cell))
         solver = Tiled(self.model.solver, small, halo, fade, cell)
-        fields = [values, *([] if guess is None else [guess])]
-        parts = [x.reshape(grid.shape) for x in (*fields, mask)]
-        found = []
+        fields = {"values": values, **({} if guess is None else {GUESS: guess})}
+        parts = {k: x.reshape(grid.shape) for k, x in fields.items()}
+        names = self.covariates.names
+        others = {k: [x.reshape(grid.shape) for x in (beside or {})[k]] for k in names}
+        found, days = [], mask.reshape(grid.shape)
         for a in range(grid.shape[0] - self.times + 1):
             if asked is not None and not asked[a]:
                 found.append(values.new_zeros(grid.shape[1:]))
                 continue
-            *told, seen = (x[a : a + self.times] for x in parts)
-            seen = seen & self.visible[:, None, None]
-            found.append(self._averaged(solver, whole, told, seen))
+            span, now = slice(a, a + self.times), self.visible[:, None, None]
+            told = {k: x[span] for k, x in parts.items()}
+            for name, (x, known) in others.items():
+                seen = known[span] & now
+                told |= {name: torch.where(seen, x[span], 0.0), f"{name}_known": seen.double()}
+            found.append(self._averaged(solver, whole, told, days[span] & now))
         return torch.stack(found)
 
-    def _averaged(self, solver: Tiled, whole: Prior, told: list[Tensor], seen: Tensor) -> Tensor:
+    def _averaged(
+        self, solver: Tiled, whole: Prior, told: Mapping[str, Tensor], seen: Tensor
+    ) -> Tensor:
         r"""Returns the mean of the estimates of the wanted day from data turned each way."""
         if not seen.any():
             return seen.new_full(seen.shape[1:], self.mean, dtype=torch.float64)
         days = []
         for turns, sign in self.turns:
-            y = torch.cat([sign * _turned(x, turns).flatten() for x in told])
+            signs = {k: _sign(turns, k) for k in told}
+            y = torch.cat([signs[k] * _turned(x, turns).flatten() for k, x in told.items()])
             x = self._solved(solver, whole, y, _turned(seen, turns).flatten())
             days.append(sign * _turned(x, turns)[self.wanted])
         return torch.stack(days).mean(dim=0)
@@ -211,8 +228,9 @@ class LearnedMapper:
         assert isinstance(grid, Grid)
         numbers = self.model.card.normalisation
         observation: Observation = GriddedObservation(grid, seen, numbers["noise"])
-        if len(y) > len(grid):
-            observation = Informed(observation)
+        fields, names = len(y) // len(grid) - 1, with_known(self.covariates.names)
+        if fields:
+            observation = Informed(observation, fields - len(names), names)
         x = solver(whole, observation).estimate(y)  # type: ignore[attr-defined]
         return x.reshape(grid.shape)
 
@@ -248,6 +266,13 @@ def _turns(words: Sequence[str]) -> list[tuple[Turns, float]]:
     sizes = range(len(mirrors) + 1)
     ways = [way for k in sizes for way in itertools.combinations(mirrors, k)]
     return [(way, math.prod((m.sign for m in way), start=1.0)) for way in ways]
+
+
+def _sign(turns: Turns, name: str) -> float:
+    r"""Returns the sign of a field that is turned; what is known stays known."""
+    if name.endswith("_known"):
+        return 1.0
+    return math.prod((m.sign_of(name) for m in turns), start=1.0)
 
 
 def _turned(x: Tensor, turns: Turns) -> Tensor:
@@ -286,7 +311,7 @@ def _covering(axis: Float[Tensor, " k"], step: float) -> Float[Tensor, " j"]:
 class _Windowed(Conditional):
     r"""The law of a map, by windows."""
 
-    def __init__(self, mapper: LearnedMapper, problem: Problem) -> None:
+    def __init__(self, mapper: LearnedMapper, problem: Problem, say: Say) -> None:
         prior = on_grid(mapper.model.prior, problem.grid)
         numbers = mapper.model.card.normalisation
         seen = PointObservation(problem.grid, problem.points, numbers["noise"])
@@ -298,6 +323,8 @@ class _Windowed(Conditional):
         axes = {k: v[inner] if k == "time" else v for k, v in self.days.axes.items()}
         self.inner = Grid(metric="sphere", epoch=self.days.epoch, **axes)  # type: ignore[arg-type]
         self.corners = self.inner.interpolation(problem.grid.points)
+        many = self.inner.shape[0]
+        self.beside = mapper.covariates.of(problem, self.days, before, many, say)
         self.scales = [numbers[k] for k in ERROR_SCALES]
         self.last: tuple[Tensor, Tensor] | None = None
 
@@ -315,7 +342,7 @@ class _Windowed(Conditional):
     def _mean(self, y: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
         if self.last is None or not torch.equal(self.last[0], y):
             cells, guess = self._cells(y), self._guess(y)
-            daily = self.mapper.daily(self.days, cells.mean, cells.mask, guess)
+            daily = self.mapper.daily(self.days, cells.mean, cells.mask, guess, beside=self.beside)
             self.last = (y, self._interpolated(daily.flatten()))
         return self.last[1]
 

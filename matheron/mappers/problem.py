@@ -7,12 +7,13 @@ __all__ = ["Mapped", "Mapper", "Problem", "Say", "superobs", "thinned"]
 import math
 import torch
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from typing import Any
 
+from ..data.beside import Gridded
 from ..domain import Grid, Points
 from ..posterior import Posterior
 
@@ -35,6 +36,7 @@ class Problem:
         blocks: The means of blocks of the files, for baselines that are defined on them: see
             :func:`matheron.mappers.coarsen`.
         seed: The seed of whatever a mapper draws to fit itself.
+        beside: Other fields by name, for mappers that learned with them.
 
     Raises:
         ValueError: If shapes or axes do not agree, or values are not finite.
@@ -55,6 +57,7 @@ class Problem:
     known: tuple[Float[Tensor, " m"], Float[Tensor, " n"]] | None = None
     blocks: tuple[Points, Float[Tensor, " k"]] | None = None
     seed: int = 0
+    beside: Mapping[str, Gridded] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.points.dims != self.grid.dims or self.points.metric != self.grid.metric:

@@ -2,27 +2,43 @@ r"""Data with other fields beside them: a first guess, another variable."""
 
 from __future__ import annotations
 
-__all__ = ["Informed"]
+__all__ = ["GUESS", "Informed", "with_known"]
 
+from collections.abc import Iterable, Sequence
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from .base import Observation
 
+GUESS = "guess"
+"""The name of a first guess among fields that go along with data."""
+
+
+def with_known(names: Iterable[str]) -> tuple[str, ...]:
+    r"""Returns the names of fields with gaps: after each that of where it is known, 1 or 0.
+
+    Example:
+        >>> with_known(["sst"])
+        ('sst', 'sst_known')
+    """
+    return tuple(part for name in names for part in (name, f"{name}_known"))
+
 
 class Informed(Observation):
     r"""Data, and fields on the whole grid that a learned solver may look at.
 
-    The fields follow the data in :math:`y`: a first guess by another method, in the units of the
-    field, sea temperature beside sea level. They are no data: the cost does not know of them, as a
-    first guess made of the same data would count these twice.
+    The fields follow the data in :math:`y`: first guesses by other methods, in the units of the
+    field; then others, of order one, by name: sea temperature beside sea level. They are no data:
+    the cost does not know of them, as a first guess made of the same data would count these twice.
 
     Arguments:
         observation: How the field is seen, with :math:`m` data.
-        fields: The number :math:`k` of fields.
+        fields: The number of fields in the units of the field; the first is where a solver may
+            start.
+        beside: The names of the other fields, which are of order one and zero in their gaps.
 
     Raises:
-        ValueError: If there is no field.
+        ValueError: If there is no field, or two of one name.
 
     Example:
         >>> import torch
@@ -34,22 +50,31 @@ class Informed(Observation):
         ([1.0, 0.0], [[0.9, 0.8]])
     """
 
-    def __init__(self, observation: Observation, fields: int = 1) -> None:
+    def __init__(
+        self, observation: Observation, fields: int = 1, beside: Sequence[str] = ()
+    ) -> None:
         super().__init__()
-        if fields < 1:
+        if fields < 0 or fields + len(beside) < 1:
             msg = (
                 f"Informed(fields=...): expected one field or more, got {fields}. Use the "
                 "observation alone."
             )
             raise ValueError(msg)
-        self.observation, self.fields = observation, fields
+        if len(set(beside)) < len(beside):
+            msg = (
+                f"Informed(beside=...): expected each name once, got {', '.join(beside)}. Rename "
+                "one."
+            )
+            raise ValueError(msg)
+        self.observation, self.fields, self.beside = observation, fields, tuple(beside)
         self.domain = observation.domain
 
     def _split(self, y: Float[Tensor, "*batch k"]) -> tuple[Tensor, Tensor]:
-        told = self.fields * len(self.domain)
+        count = self.fields + len(self.beside)
+        told = count * len(self.domain)
         if y.shape[-1] <= told:
             msg = (
-                f"Informed(y=...): expected data and {self.fields} fields of {len(self.domain)} "
+                f"Informed(y=...): expected data and {count} fields of {len(self.domain)} "
                 f"nodes after them, got {y.shape[-1]} values. Concatenate them."
             )
             raise ValueError(msg)
@@ -60,8 +85,8 @@ class Informed(Observation):
         return self._split(y)[0]
 
     def others(self, y: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch f n"]:
-        r"""Returns the fields beside them."""
-        return self._split(y)[1].unflatten(-1, (self.fields, -1))
+        r"""Returns the fields beside them, those in the units of the field to begin with."""
+        return self._split(y)[1].unflatten(-1, (self.fields + len(self.beside), -1))
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         r"""Returns the data without noise; the fields beside them are not told by the state."""

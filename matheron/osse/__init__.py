@@ -23,11 +23,13 @@ from .noise import (
 from .orbits import RepeatOrbit
 from .passes import Box
 from .plume import Coast, plume_run
+from .recipes import Beside
 from .sampling import observe
 from .simple import gaussian_truth, lorenz_truth
 from .spectra import Spectrum
 from .statistics import geostrophic_speed
 from .swath import Swath
+from .temperature import Climate, see_temperature
 
 __all__ = [
     "AVHRR",
@@ -38,8 +40,10 @@ __all__ = [
     "PRESETS",
     "Altimeter",
     "BaselineDilation",
+    "Beside",
     "Box",
     "Calendar",
+    "Climate",
     "Clouds",
     "Coast",
     "Error",
@@ -67,5 +71,6 @@ __all__ = [
     "observe",
     "plume_run",
     "see",
+    "see_temperature",
     "training_seed",
 ]

@@ -16,8 +16,8 @@ from typing import Any
 
 from . import folder as disk
 from .calendar import CALENDARS, Calendar
-from .recipes import Progress, Recipe, recipe
-from .statistics import in_words, statistics
+from .recipes import Beside, Progress, Recipe, recipe
+from .statistics import beside_statistics, in_words, statistics
 
 SEEDS = 2**32
 """How many seeds there are: generators of random numbers know no more of them."""
@@ -90,11 +90,13 @@ class Training:
         seed: Its seed.
         truth: The truth, over the days to train on.
         observations: What is seen of it, by name.
+        beside: Its other fields, by name.
     """
 
     seed: int
     truth: xr.Dataset
     observations: Mapping[str, xr.Dataset]
+    beside: Mapping[str, Beside] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +114,7 @@ class Experiment:
         observations: What is seen of it, by name: tracks, swaths or images.
         mdt: The mean dynamic topography, in metres, where there is one.
         training: Another ocean, to train and to tune on.
+        beside: Other fields of the ocean by name, e.g. its temperature: truth and what is seen.
 
     Example:
         >>> experiment = Experiment.make("gulfstream", "1nadir", days=3, size=16, spacing=1.0,
@@ -127,6 +130,7 @@ class Experiment:
     observations: Mapping[str, xr.Dataset]
     mdt: xr.DataArray | None = None
     training: Training | None = None
+    beside: Mapping[str, Beside] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def make(
@@ -142,6 +146,7 @@ class Experiment:
         size: int | None = None,
         spacing: float | None = None,
         spin_up: int | None = None,
+        sst: bool | str = False,
         cache: str | Path | bool = True,
         progress: Progress | None = None,
     ) -> Experiment:
@@ -164,6 +169,8 @@ class Experiment:
             size: The number of nodes of the ocean on a side.
             spacing: The spacing of latitudes and longitudes, in degrees.
             spin_up: The days that the ocean runs before the first field.
+            sst: Whether the currents also carry a temperature, which is seen each day everywhere;
+                or, with ``"clouds"``, where there are none. The heights are the same.
             cache: Where spun-up oceans are kept: see :func:`~matheron.osse.nature.nature_run`.
             progress: Called with what is being done, how much is done, and how much there is.
 
@@ -171,6 +178,7 @@ class Experiment:
             ValueError: If a name is not known, or a number cannot be used.
         """
         options = {"size": size, "spacing": spacing, "spin_up": spin_up, "cache": cache}
+        options["sst"] = sst or None
         own = recipe(preset, constellation, noise, options)
         cut = shortened(_calendar(calendar), days)
         _check_seed(seed)
@@ -180,7 +188,8 @@ class Experiment:
         _check_seen(own, seen, count)
         mdt = truth.get("mdt")
         other = _training(own, seed, cut, tell) if train else None
-        return cls(own, seed, cut, _alone(own, truth), seen, mdt, other)
+        beside = own.beside(seed, truth)
+        return cls(own, seed, cut, _alone(own, truth), seen, mdt, other, beside)
 
     @property
     def preset(self) -> str:
@@ -210,7 +219,9 @@ class Experiment:
     @functools.cached_property
     def statistics(self) -> dict[str, Any]:
         r"""What the truth and the observations are like, in numbers."""
-        return statistics(self.truth, self.observations, self.variable, self.observed)
+        found = statistics(self.truth, self.observations, self.variable, self.observed)
+        beside = {k: beside_statistics(b.truth[k], b.seen[k]) for k, b in self.beside.items()}
+        return found | ({"beside": beside} if beside else {})
 
     @functools.cached_property
     def summary(self) -> str:
@@ -229,7 +240,8 @@ class Experiment:
 
         It holds ``truth.nc``, ``mdt.nc``, ``obs_NAME.nc``, the same with ``train_`` before if
         there is another ocean to train on, ``osse.json`` (what was asked for, and statistics)
-        and ``README.md``.
+        and ``README.md``; with a temperature also ``sst.nc``, what is seen of it, and
+        ``truth_sst.nc``.
 
         Arguments:
             folder: The folder: a new or an empty one.
@@ -256,10 +268,12 @@ class Experiment:
         training = None
         if told["training_seed"] is not None:
             other = found["train.nc"]
-            training = Training(told["training_seed"], other, _seen(found, "train_obs_"))
+            seen = _seen(found, "train_obs_")
+            training = Training(told["training_seed"], other, seen, _beside(told, found, "train_"))
         mdt = found["mdt.nc"]["mdt"] if "mdt.nc" in found else None
         seen = _seen(found, "obs_")
-        return cls(own, told["seed"], calendar, found["truth.nc"], seen, mdt, training)
+        beside = _beside(told, found)
+        return cls(own, told["seed"], calendar, found["truth.nc"], seen, mdt, training, beside)
 
     def close(self) -> None:
         r"""Closes the files that the experiment is read from."""
@@ -269,7 +283,9 @@ class Experiment:
     def _settings(self) -> dict[str, Any]:
         own = self.recipe
         options = {k: v for k, v in own.options.items() if k != "cache"}
+        others = {disk.BESIDE: list(self.beside)} if self.beside else {}
         return {
+            **others,
             "version": version("matheron"),
             "preset": own.preset,
             "constellation": own.constellation,
@@ -287,10 +303,12 @@ class Experiment:
         if self.mdt is not None:
             files["mdt.nc"] = self.mdt.to_dataset()
         files |= {f"obs_{name}.nc": ds for name, ds in self.observations.items()}
+        files |= _files_beside(self.beside)
         if self.training is not None:
             files["train.nc"] = self.training.truth
             seen = self.training.observations.items()
             files |= {f"train_obs_{name}.nc": ds for name, ds in seen}
+            files |= _files_beside(self.training.beside, "train_")
         return files
 
 
@@ -306,7 +324,19 @@ def _training(own: Recipe, seed: int, calendar: Calendar, tell: Progress) -> Tra
         tell(f"{what} to train on", done, total)
 
     truth, seen = own.make(other, calendar.training[0], days, also)
-    return Training(other, _alone(own, truth), seen)
+    return Training(other, _alone(own, truth), seen, own.beside(other, truth))
+
+
+def _files_beside(beside: Mapping[str, Beside], start: str = "") -> dict[str, xr.Dataset]:
+    files = {f"{start}{name}.nc": found.seen for name, found in beside.items()}
+    return files | {f"{start}truth_{name}.nc": found.truth for name, found in beside.items()}
+
+
+def _beside(
+    told: Mapping[str, Any], found: Mapping[str, xr.Dataset], start: str = ""
+) -> dict[str, Beside]:
+    names = told.get(disk.BESIDE, ())
+    return {k: Beside(found[f"{start}truth_{k}.nc"], found[f"{start}{k}.nc"]) for k in names}
 
 
 def _seen(found: Mapping[str, xr.Dataset], start: str) -> dict[str, xr.Dataset]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["INDEX", "check", "read", "write"]
 
 import contextlib
+import itertools
 import json
 import numpy as np
 import os
@@ -20,6 +21,8 @@ from typing import Any
 from .calendar import PARTS
 
 INDEX = "osse.json"
+BESIDE = "beside"
+"""What lists the names of other fields, where there are some."""
 README = "README.md"
 MADE_BY = "matheron osse"
 FORMAT = 1
@@ -216,14 +219,17 @@ def _opened(path: Path, name: str) -> xr.Dataset:
 
 def _check_truth(path: Path, told: Mapping[str, Any], found: Mapping[str, xr.Dataset]) -> None:
     """Whether every file holds what the settings say, over the days that they say."""
+    starts = ("", "train_") if "train.nc" in found else ("",)
+    parts = itertools.product(starts, ("", "truth_"), told.get(BESIDE, ()))
+    needed = {f"{start}{kind}{name}.nc": name for start, kind, name in parts}
+    for name in sorted({"truth.nc", *needed} - found.keys()):
+        raise _refusal(path, "load", name, "none in its list", "Make it again")
+    known = {"mdt.nc": "mdt", "train.nc": told["variable"], "truth.nc": told["variable"], **needed}
     for name, dataset in found.items():
-        wanted = "mdt" if name == "mdt.nc" else told["observed"]
-        wanted = told["variable"] if name in ("truth.nc", "train.nc") else wanted
+        wanted = known.get(name, told["observed"])
         if wanted not in dataset:
             got = ", ".join(map(str, dataset)) or "nothing"
             raise _refusal(path, "load", f"{wanted!r} in {name}", got, "Make it again")
-    if "truth.nc" not in found:
-        raise _refusal(path, "load", "truth.nc", "none in its list", "Make it again")
     time = found["truth.nc"]["time"].values.astype("datetime64[D]")
     days = (told["calendar"]["spin_up"][0], told["calendar"]["scored"][1])
     if (str(time[0]), str(time[-1])) != days:

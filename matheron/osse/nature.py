@@ -17,6 +17,7 @@ from torch import Tensor
 from typing import Any
 
 from . import spun_up
+from .temperature import CELSIUS, OPEN_OCEAN, Climate, SurfaceTemperature, settings_of
 from ..domain import EARTH_RADIUS
 from ..dynamics import TwoLayerQG
 
@@ -40,6 +41,7 @@ class Preset:
         front: The half height of the mean front, in metres.
         width: The half width of the mean front, in degrees of latitude.
         tilt: The degrees of latitude that the front gains with each degree of longitude.
+        climate: What the temperature of the surface would be without a flow.
     """
 
     lat: tuple[float, float]
@@ -50,6 +52,7 @@ class Preset:
     front: float
     width: float
     tilt: float = 0.0
+    climate: Climate = OPEN_OCEAN
 
 
 PRESETS = {
@@ -87,6 +90,7 @@ PRESETS = {
         spin_up=450,
         front=0.08,
         width=1.0,
+        climate=Climate(north=14.0, south=20.0, width=1.1e5),
     ),
     # Eddies of 3 to 5 cm that live for weeks, as in the east of the basins.
     "quiet": Preset(
@@ -104,6 +108,7 @@ PRESETS = {
         spin_up=500,
         front=0.15,
         width=3.0,
+        climate=Climate(north=13.0, south=19.0, width=2e5),
     ),
 }
 """The regions, by name."""
@@ -120,6 +125,7 @@ def nature_run(
     size: int = 128,
     spacing: float = 0.1,
     spin_up: int | None = None,
+    sst: bool = False,
     cache: str | Path | bool = True,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -140,12 +146,15 @@ def nature_run(
         spacing: The spacing of latitudes and longitudes, in degrees.
         spin_up: The days before the first field; by default those that the preset needs to be
             in balance. With fewer the eddies are still weak.
+        sst: Whether the flow also carries a temperature, which it does not feel: the heights are
+            the same, bit for bit. It follows the flow from the last days of the spin-up on.
         cache: The folder of the spun-up states; ``True`` is the user's own
             (``$XDG_CACHE_HOME/matheron/nature``), ``False`` keeps none.
         progress: Called with the days done and the days to do, spin-up included.
 
     Returns:
-        ``ssh(time, lat, lon)`` in metres, the mean front included, and ``mdt(lat, lon)``.
+        ``ssh(time, lat, lon)`` in metres, the mean front included, and ``mdt(lat, lon)``; with a
+        temperature also ``sst(time, lat, lon)`` in degrees Celsius.
 
     Raises:
         ValueError: If the preset is not known, ``days`` is under one, or ``spacing`` does not
@@ -162,20 +171,17 @@ def nature_run(
     lat, lon = (_axis(name, getattr(region, name), spacing) for name in ("lat", "lon"))
     settings = {"preset": preset, "seed": seed, "size": size, "version": VERSION}
     settings |= {"spin_up": region.spin_up, "dt": model.dt, **region.model}
-    where = spun_up.folder(cache)
+    warm = SurfaceTemperature(model, region.model["flow"][0], region.climate) if sst else None
+    ocean = _Ocean(model, per_output, warm)
     with _one_thread(), torch.no_grad():
-        q = spun_up.load(where, settings) if where else None
-        rest = 0 if q is not None else region.spin_up
-        tell = _teller(progress, rest, rest + days)
-        if q is None:
-            q = _spin_up(model, region.spin_up, per_output, seed, tell)
-            if where:
-                spun_up.save(where, settings, q)
-        fields = _fields(model, q, days, per_output, _cut(region, model, lat, lon), tell)
+        state, tell = ocean.spun_up(settings, spun_up.folder(cache), region, days, progress)
+        places = _places(region, lat, lon)
+        fields, temperatures = ocean.fields(*state, days, places, tell)
     mdt = mean_front(region, lat, lon)
     ssh = (fields + mdt).astype(np.float32)
     times = np.datetime64(start, "ns") + np.arange(len(ssh)) * np.timedelta64(HOURS, "h")
-    return _dataset(ssh, mdt, times, lat, lon, {"preset": preset, "seed": seed})
+    run = _dataset(ssh, mdt, times, lat, lon, {"preset": preset, "seed": seed})
+    return run if warm is None else run.assign(sst=_labelled(temperatures))
 
 
 def mean_front(region: Preset, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
@@ -243,45 +249,96 @@ def _teller(progress: Progress | None, rest: int, total: int) -> Callable[[int, 
     return tell
 
 
-def _spin_up(
-    model: TwoLayerQG, days: int, per_output: int, seed: int, tell: Callable[[int, bool], None]
-) -> Tensor:
-    state = model.enter(model.initial(torch.Generator().manual_seed(seed)))
-    for day in range(days):
-        for _ in range(per_output * 24 // HOURS):
-            state = model.advance(state)
-        tell(day + 1, False)
-    return model.leave(state)
+Tell = Callable[[int, bool], None]
+Start = tuple[Tensor, Tensor | None]
+"""The vorticity of an ocean, and the temperature that it carries, if any."""
 
 
-def _fields(
-    model: TwoLayerQG,
-    q: Tensor,
-    days: int,
-    per_output: int,
-    cut: tuple[Tensor, Tensor],
-    tell: Callable[[int, bool], None],
-) -> np.ndarray:
-    """The heights on the box, from a spun-up state on."""
-    across, along = cut
-    state, outputs = model.enter(q), days * 24 // HOURS
-    fields = np.empty((outputs, len(across), len(along)), dtype=np.float32)
-    for k in range(outputs):
-        fields[k] = (across @ model.elevation(state) @ along.mT).numpy()
-        for _ in range(per_output):
-            state = model.advance(state)
-        if (k + 1) % (24 // HOURS) == 0:
-            tell((k + 1) * HOURS // 24, True)
-    return fields
+@dataclasses.dataclass(frozen=True)
+class _Ocean:
+    r"""A model, its number of steps from one output to the next, and what it carries."""
+
+    model: TwoLayerQG
+    per_output: int
+    warm: SurfaceTemperature | None = None
+
+    def spun_up(
+        self,
+        settings: dict[str, Any],
+        where: Path | None,
+        region: Preset,
+        days: int,
+        progress: Progress | None,
+    ) -> tuple[Start, Tell]:
+        """The state in balance, from the cache if it is there, and what is told from then on."""
+        known = settings if self.warm is None else settings | settings_of(region.climate)
+        layers = 2 if self.warm is None else 3
+        state = spun_up.load(where, known, layers) if where else None
+        rest = 0 if state is not None else region.spin_up
+        tell = _teller(progress, rest, rest + days)
+        if state is None:
+            state = self._spin_up(region, settings["seed"], tell)
+            if where:
+                spun_up.save(where, known, state)
+        return (state[:2], state[2].double() if len(state) == 3 else None), tell
+
+    def _spin_up(self, region: Preset, seed: int, tell: Tell) -> Tensor:
+        """The vorticity, and below it the temperature, which starts late: it forgets sooner."""
+        state = self.model.enter(self.model.initial(torch.Generator().manual_seed(seed)))
+        warm, first = self.warm, max(0, region.spin_up - region.climate.spin_up)
+        c = None
+        for day in range(region.spin_up):
+            c = warm.start() if warm is not None and day == first else c
+            state, c = self._advance(state, c, self.per_output * 24 // HOURS)
+            tell(day + 1, False)
+        q = self.model.leave(state)
+        if warm is None:
+            return q
+        return torch.cat([q, (warm.start() if c is None else c)[None].to(q.dtype)])
+
+    def _advance(self, state: Tensor, c: Tensor | None, steps: int) -> Start:
+        for _ in range(steps):
+            before, state = state, self.model.advance(state)
+            if self.warm is not None and c is not None:
+                c = self.warm.advance(c, before, state)
+        return state, c
+
+    def fields(
+        self,
+        q: Tensor,
+        c: Tensor | None,
+        days: int,
+        places: tuple[np.ndarray, np.ndarray],
+        tell: Tell,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The heights and the temperatures on the box, from a spun-up state on."""
+        across, along = (_trigonometric(at, self.model) for at in places)
+        sides = [] if self.warm is None else [self.warm.weights(at) for at in places]
+        state, outputs = self.model.enter(q), days * 24 // HOURS
+        fields = np.empty((outputs, len(across), len(along)), dtype=np.float32)
+        temperatures = fields[:0] if c is None else np.empty_like(fields)
+        for k in range(outputs):
+            fields[k] = (across @ self.model.elevation(state) @ along.mT).numpy()
+            if c is not None:
+                temperatures[k] = (sides[0] @ c @ sides[1].mT).numpy()
+            state, c = self._advance(state, c, self.per_output)
+            if (k + 1) % (24 // HOURS) == 0:
+                tell((k + 1) * HOURS // 24, True)
+        return fields, temperatures
+
+
+def _places(region: Preset, lat: np.ndarray, lon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where latitudes and longitudes are on the square, in metres from its middle."""
+    middle = np.deg2rad(np.mean(region.lat))
+    y = EARTH_RADIUS * (np.deg2rad(lat) - middle)
+    return y, EARTH_RADIUS * np.cos(middle) * np.deg2rad(lon - np.mean(region.lon))
 
 
 def _cut(
     region: Preset, model: TwoLayerQG, lat: np.ndarray, lon: np.ndarray
 ) -> tuple[Tensor, Tensor]:
     """The weights of the nodes of the square, middle on middle, along y and along x."""
-    middle = np.deg2rad(np.mean(region.lat))
-    y = EARTH_RADIUS * (np.deg2rad(lat) - middle)
-    x = EARTH_RADIUS * np.cos(middle) * np.deg2rad(lon - np.mean(region.lon))
+    y, x = _places(region, lat, lon)
     return _trigonometric(y, model), _trigonometric(x, model)
 
 
@@ -315,3 +372,8 @@ def _dataset(
         {"time": times, "lat": ("lat", lat, north), "lon": ("lon", lon, east)},
         {"Conventions": "CF-1.8", **made, "version": VERSION},
     )
+
+
+def _labelled(temperatures: np.ndarray) -> tuple[tuple[str, ...], np.ndarray, dict[str, str]]:
+    told = {"units": CELSIUS, "standard_name": "sea_surface_temperature"}
+    return ("time", "lat", "lon"), temperatures, told

@@ -2,7 +2,7 @@ r"""What an experiment is made of: an ocean, and how it is seen."""
 
 from __future__ import annotations
 
-__all__ = ["SEDIMENT", "Progress", "Recipe", "SeaLevel", "Sediment", "recipe"]
+__all__ = ["SEDIMENT", "SST", "Beside", "Progress", "Recipe", "SeaLevel", "Sediment", "recipe"]
 
 import abc
 import dataclasses
@@ -19,18 +19,35 @@ from .nature import PRESETS, nature_run
 from .noise import noise_model
 from .plume import plume_run
 from .sampling import observe
+from .temperature import see_temperature
 
 SEDIMENT = "sediment"
+SST = "sst"
+SKIES = (True, "clear", "clouds")
+"""How the temperature is seen: clear skies for ``True``."""
 MOMENT = np.timedelta64(1, "us")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is to do."""
 
 
-def errors_of(seed: int) -> torch.Generator:
+def errors_of(seed: int, stream: int = 1) -> torch.Generator:
     r"""Returns the generator of errors and gaps: another stream than that of the ocean itself."""
-    own = np.random.SeedSequence([seed, 1]).generate_state(1)
+    own = np.random.SeedSequence([seed, stream]).generate_state(1)
     return torch.Generator().manual_seed(int(own[0]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Beside:
+    r"""Another field of an ocean, and what is seen of it: the field that is mapped goes with it.
+
+    Arguments:
+        truth: The truth, each day.
+        seen: What is seen of it, with errors and gaps, on the same days and nodes.
+    """
+
+    truth: xr.Dataset
+    seen: xr.Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +97,15 @@ class Recipe(abc.ABC):
             tell: What is told of the progress.
         """
 
+    def beside(self, seed: int, truth: xr.Dataset) -> dict[str, Beside]:
+        r"""Returns the other fields of an ocean by name, if there are any.
+
+        Arguments:
+            seed: The seed of the ocean.
+            truth: The truth that :meth:`make` gave.
+        """
+        return {}
+
 
 class SeaLevel(Recipe):
     r"""A turbulent ocean, its surface seen by altimeters."""
@@ -89,6 +115,13 @@ class SeaLevel(Recipe):
     def check(self) -> None:
         constellation(self.constellation)
         noise_model(self.noise)
+        skies = self.options.get(SST)
+        if skies is not None and skies not in SKIES:
+            msg = (
+                f"Experiment.make(sst={skies!r}): expected True, 'clear' or 'clouds', got "
+                f"{skies!r}. Choose one."
+            )
+            raise ValueError(msg)
 
     @property
     def observed(self) -> str:
@@ -104,7 +137,7 @@ class SeaLevel(Recipe):
             days + 1,
             start=start,
             progress=lambda done, total: tell("simulate", done, total),
-            **self.options,
+            **{**self.options, SST: SST in self.options},
         )
         end = np.datetime64(start, "ns") + np.timedelta64(days, "D")
         seen: dict[str, xr.Dataset] = {}
@@ -116,6 +149,13 @@ class SeaLevel(Recipe):
             tell("observe", k, len(missions))
         truth = run.isel(time=run["time"].values < end)
         return truth, {name: _slim(ds) for name, ds in seen.items()}
+
+    def beside(self, seed: int, truth: xr.Dataset) -> dict[str, Beside]:
+        if SST not in self.options:
+            return {}
+        daily = truth[[SST]].isel(time=truth["time"].dt.hour.values == 0)
+        clouds = self.options[SST] == "clouds"
+        return {SST: Beside(daily, see_temperature(daily, errors_of(seed, 2), clouds=clouds))}
 
 
 class Sediment(Recipe):
@@ -197,11 +237,12 @@ def recipe(
     given = {k: v for k, v in (options or {}).items() if v is not None}
     if preset != SEDIMENT:
         return SeaLevel(preset, constellation or "4nadirs", noise or "none", given)
-    if "size" in given:
-        msg = (
-            f"Experiment.make(size={given['size']}): expected none for the preset {SEDIMENT}, got "
-            f"{given['size']}. Leave it out: its grid follows from the spacing."
-        )
-        raise ValueError(msg)
+    for name, why in (("size", "its grid follows from the spacing"), (SST, "it has no currents")):
+        if name in given:
+            msg = (
+                f"Experiment.make({name}={given[name]}): expected none for the preset {SEDIMENT}, "
+                f"got {given[name]}. Leave it out: {why}."
+            )
+            raise ValueError(msg)
     given.pop("cache", None)
     return Sediment(preset, constellation or "clouds", noise or "lognormal", given)

@@ -40,7 +40,7 @@ def _path(where: Path, settings: Mapping[str, Any]) -> Path:
     return where / f"{settings['preset']}-{settings['size']}-{settings['seed']}-{digest}.npz"
 
 
-def save(where: Path, settings: Mapping[str, Any], q: Float[Tensor, "2 n n"]) -> Path:
+def save(where: Path, settings: Mapping[str, Any], q: Float[Tensor, "k n n"]) -> Path:
     r"""Writes a state beside the settings that made it; returns the path."""
     where.mkdir(parents=True, exist_ok=True)
     path = _path(where, settings)
@@ -54,7 +54,9 @@ def save(where: Path, settings: Mapping[str, Any], q: Float[Tensor, "2 n n"]) ->
     return path
 
 
-def load(where: Path, settings: Mapping[str, Any]) -> Float[Tensor, "2 n n"] | None:
+def load(
+    where: Path, settings: Mapping[str, Any], layers: int = 2
+) -> Float[Tensor, "k n n"] | None:
     r"""Returns the state that these settings made, or None where it is absent or broken."""
     try:
         # The file is opened here, because numpy leaves a broken one open.
@@ -63,5 +65,5 @@ def load(where: Path, settings: Mapping[str, Any]) -> Float[Tensor, "2 n n"] | N
     except BROKEN:
         return None
     size = settings["size"]
-    whole = q.shape == (2, size, size) and np.isfinite(q).all()
+    whole = q.shape == (layers, size, size) and np.isfinite(q).all()
     return torch.as_tensor(q) if whole and key == _key(settings) else None

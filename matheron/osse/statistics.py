@@ -2,7 +2,7 @@ r"""What an experiment is like: in numbers, and in words."""
 
 from __future__ import annotations
 
-__all__ = ["geostrophic_speed", "in_words", "statistics"]
+__all__ = ["beside_statistics", "geostrophic_speed", "in_words", "statistics"]
 
 import numpy as np
 import xarray as xr
@@ -59,6 +59,19 @@ def statistics(
         "truth": {k: _plain(v) for k, v in describe(truth[variable]).items()},
         "observations": {k: _told(ds, truth, observed) for k, ds in observations.items()},
     }
+
+
+def beside_statistics(truth: xr.DataArray, seen: xr.DataArray) -> dict[str, float]:
+    r"""Returns what another field and what is seen of it are like, in numbers.
+
+    Arguments:
+        truth: The field.
+        seen: What is seen of it, on the same days and nodes.
+    """
+    x, e = truth.values.astype(np.float64), (seen - truth).values.astype(np.float64)
+    found = {"low": x.min(), "high": x.max(), "std": x.std()}
+    found["error_std"] = e[np.isfinite(e)].std()
+    return {k: _plain(float(v)) for k, v in (found | {"hidden": np.isnan(e).mean()}).items()}
 
 
 def _plain(value: float) -> float:
@@ -119,6 +132,7 @@ def in_words(settings: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     lines = _asked(settings) if settings else []
     lines += _of_load(truth) if "median" in truth else _of_height(truth)
     lines += [_of_data(name, told) for name, told in numbers["observations"].items()]
+    lines += [_of_beside(name, told) for name, told in numbers.get("beside", {}).items()]
     return "\n".join(lines)
 
 
@@ -163,3 +177,9 @@ def _of_data(name: str, told: Mapping[str, int | float]) -> str:
         words += f"; {told['hidden']:.0%} of the sea is hidden, from {told['hidden_least']:.0%} "
         words += f"to {told['hidden_most']:.0%} from day to day"
     return words
+
+
+def _of_beside(name: str, told: Mapping[str, float]) -> str:
+    words = f"- {name}: {told['low']:.1f} to {told['high']:.1f} degrees, std {told['std']:.2f}; "
+    words += f"seen with errors of {told['error_std']:.2f}"
+    return words + (f", {told['hidden']:.0%} of it hidden" if told["hidden"] else "")

@@ -90,7 +90,9 @@ class TiledConditional(Estimator):
     ) -> None:
         super().__init__(prior, observation)
         self.solver, self.tiling = solver, tiling
-        self.told: int = observation.fields if isinstance(observation, Informed) else 0
+        self.told: tuple[int, tuple[str, ...]] = (0, ())
+        if isinstance(observation, Informed):
+            self.told = (observation.fields, observation.beside)
         seen = observation.observation if isinstance(observation, Informed) else observation
         assert isinstance(seen, GriddedObservation)
         self.seen = seen
@@ -125,5 +127,5 @@ class TiledConditional(Estimator):
             noise = torch.where(mask, FAR * noise, noise)
         patch = self.solver.patch
         seen = GriddedObservation(patch.domain, mask, noise)  # type: ignore[arg-type]
-        observation = Informed(seen, self.told) if self.told else seen
+        observation = Informed(seen, *self.told) if any(self.told) else seen
         return self.solver.solver(patch, observation).estimate(y)

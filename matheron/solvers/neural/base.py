@@ -9,11 +9,11 @@ import copy
 import dataclasses
 import torch
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Generator, Tensor
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ..base import Solver, frozen
 from ...described import Described
@@ -75,11 +75,22 @@ class LearnedConditional(Estimator):
         sea = self.layout.sea().any(dim=0)[None, None]
         self.sea = sea.to(solver.dtype)
         self.told = observation.fields if isinstance(observation, Informed) else 0
+        self._check_others(observation.beside if isinstance(observation, Informed) else ())
         if solver.first == "guess" and not self.told:
             msg = (
                 f"{type(solver).__name__}(first='guess'): expected data with a first guess beside "
                 f"them, got {type(observation).__name__}. Give Informed(observation), and the "
                 "guess after the data."
+            )
+            raise ValueError(msg)
+
+    def _check_others(self, names: tuple[str, ...]) -> None:
+        wanted = self.solver.others
+        if names != wanted:
+            expected = f"the fields {', '.join(wanted)}" if wanted else "no named fields"
+            msg = (
+                f"{type(self.solver).__name__}(others=...): expected {expected} beside the data, "
+                f"got {', '.join(names) or 'none'}. Give Informed(observation, beside=...) those."
             )
             raise ValueError(msg)
 
@@ -119,9 +130,14 @@ class LearnedConditional(Estimator):
         return (others[..., 0, :] if self.solver.first == "guess" else mean), others
 
     def beside(self, geometry: Geometry) -> list[Float[Tensor, "b c *space"]]:
-        r"""Returns the fields that came with the data as arrays, in units of the field."""
-        z = (geometry.others - self.mean) / self.scale
-        return [self.arrays(z[..., k, :]) for k in range(self.told)]
+        r"""Returns the first guesses that came with the data as arrays, in units of the field."""
+        z = (geometry.others[..., : self.told, :] - self.mean) / self.scale
+        return [self.arrays(part) for part in z.unbind(dim=-2)]
+
+    def named(self, geometry: Geometry) -> list[Float[Tensor, "b c *space"]]:
+        r"""Returns the named fields that came with the data as arrays."""
+        end = self.told + len(self.solver.others)
+        return [self.arrays(z) for z in geometry.others[..., self.told : end, :].unbind(dim=-2)]
 
     def arrays(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "b c *space"]:
         r"""Returns states as arrays, in the type of the network."""
@@ -197,11 +213,17 @@ class LearnedSolver(Described, Solver[P]):
         simulator: A prior to draw fields from, where ``prior`` cannot be sampled.
         dtype: The floating type of the weights.
         checkpoint: Whether gradients compute the steps again instead of keeping them.
+        others: The names of the fields of order one that come with the data, which the network
+            looks at: as many channels each as the field has; see :class:`Informed`.
 
     Raises:
-        ValueError: If a setting is not known, or ``scale`` is not positive.
+        ValueError: If a setting is not known, ``scale`` is not positive, or the solver has no
+            network to look at other fields.
         TypeError: If the prior does not tell the units of fields.
     """
+
+    looks: ClassVar[bool] = True
+    """Whether its network looks at fields beside the data."""
 
     inflation: Tensor
     mean: Tensor | None
@@ -215,9 +237,17 @@ class LearnedSolver(Described, Solver[P]):
         first: str = "mean",
         simulator: Sampling | None = None,
         checkpoint: bool = False,
+        others: Sequence[str] = (),
     ) -> None:
         super().__init__()
         where = type(self).__name__
+        if others and not self.looks:
+            msg = (
+                f"{where}(others=...): expected none, as nothing in it looks at other fields, got "
+                f"{', '.join(others)}. Use DirectInversion or NeuralVariational."
+            )
+            raise ValueError(msg)
+        self.others = tuple(others)
         if first not in FIRST:
             msg = f"{where}(first=...): expected one of {FIRST}, got {first!r}. Choose one."
             raise ValueError(msg)

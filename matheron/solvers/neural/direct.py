@@ -32,7 +32,7 @@ class _Direct(LearnedConditional):
         units = geometry.finer(self.solver.rest)
         d, w = self.arrays(units.guess), self.arrays(units.weight)
         sea = self.sea.expand(len(w), *self.sea.shape[1:])
-        return torch.cat([d, w, sea, *self.beside(geometry)], dim=1)
+        return torch.cat([d, w, sea, *self.beside(geometry), *self.named(geometry)], dim=1)
 
 
 class DirectInversion(LearnedSolver[Prior]):
@@ -43,7 +43,8 @@ class DirectInversion(LearnedSolver[Prior]):
     precise data), and where there is sea; and gives :math:`c`. Of the prior it uses the grid, the
     mean and the standard deviation only. Fields that come with the data (:class:`Informed`) are
     :math:`c` more channels each. With ``first="guess"`` the first of them is where it starts: the
-    network takes the data less the guess, and gives what is to be added to it.
+    network takes the data less the guess, and gives what is to be added to it. Fields by name
+    (``others``) come last, as they are.
 
     References:
         | Deep convolutional neural network for inverse problems in imaging
@@ -90,7 +91,7 @@ class DirectInversion(LearnedSolver[Prior]):
 
     def conditional(self, prior: Prior, observation: Observation) -> LearnedConditional:
         found = _Direct(prior, observation, self)
-        needed = (2 + found.told) * found.layout.channels + 1
+        needed = (2 + found.told + len(self.others)) * found.layout.channels + 1
         if isinstance(self.network, Net) and self.network.channels != needed:
             msg = (
                 f"DirectInversion(network=...): expected a network of {needed} channels, data, "

@@ -72,6 +72,7 @@ class FixedPoint(LearnedSolver[Projection]):
     """
 
     requires: ClassVar = Projection
+    looks: ClassVar = False
 
     def __init__(self, steps: int = 10, **settings: Any) -> None:
         super().__init__(**settings)

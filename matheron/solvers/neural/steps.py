@@ -32,10 +32,12 @@ class Step(Described, nn.Module, abc.ABC):
         channels: The number of channels of the field.
         dims: The number of space dimensions.
         linear: Whether the direction is linear in the gradients.
+        beside: The channels of fields beside the data that it looks at.
     """
 
     channels: int
     dims: int
+    beside: int = 0
     linear: ClassVar[bool] = False
 
     @abc.abstractmethod
@@ -44,7 +46,8 @@ class Step(Described, nn.Module, abc.ABC):
 
         Arguments:
             known: The weight of the data at every node, the logarithm of one plus their
-                precision, and where there is sea: :math:`q = 2 c + 1`.
+                precision, where there is sea, and the fields beside the data:
+                :math:`q = 2 c + 1 + b`.
         """
 
     @abc.abstractmethod
@@ -143,6 +146,7 @@ class RecurrentStep(Step):
         dims: The number of space dimensions, one or two.
         padding: ``"zeros"``, ``"circular"`` or ``"reflect"``, one or one per dimension.
         generator: The random number generator of the first weights.
+        beside: The channels :math:`b` of fields beside the data, which it is then told of.
 
     Raises:
         ValueError: If the cell is not known, a count not positive, or a padding not known.
@@ -164,6 +168,7 @@ class RecurrentStep(Step):
         dims: int = 2,
         padding: str | Sequence[str] = "zeros",
         generator: Generator | None = None,
+        beside: int = 0,
     ) -> None:
         super().__init__()
         if cell not in CELLS:
@@ -172,10 +177,10 @@ class RecurrentStep(Step):
                 "Choose one."
             )
             raise ValueError(msg)
-        self.channels, self.dims = channels, dims
+        self.channels, self.dims, self.beside = channels, dims, beside
         self.cell: RecurrentCell = CELLS[cell](2 * channels, width, size, dims, padding, generator)
         self.places = Conv(
-            2 * channels + 1,
+            2 * channels + 1 + beside,
             self.cell.inflow,
             size,
             dims,
@@ -215,9 +220,9 @@ class NetworkStep(Step):
         | https://doi.org/10.48550/arXiv.1706.04008
 
     Arguments:
-        network: A network of :math:`4 c + 1 + w` channels, the gradients, what is known of the
-            places and the memory, that gives :math:`c + w`, for a field of :math:`c` channels. It
-            takes :math:`c` more if it is told where it is.
+        network: A network of :math:`4 c + 1 + b + w` channels, the gradients, what is known of
+            the places and the memory, that gives :math:`c + w`, for a field of :math:`c` channels.
+            It takes :math:`c` more if it is told where it is.
         channels: The number of channels of the field :math:`c`.
         width: The number of channels of the memory :math:`w`.
         gain: The first value of :math:`s`, for the prior and for the data.
@@ -225,6 +230,7 @@ class NetworkStep(Step):
         tracks: Whether the network is told where it is: the sum of its directions so far, which is
             the way from the first guess where steps are of size one and have no momentum. The
             gradients of a model that is not linear mean something else elsewhere.
+        beside: The channels :math:`b` of fields beside the data.
 
     Raises:
         ValueError: If the network takes another number of channels, a count is not positive, or
@@ -248,10 +254,11 @@ class NetworkStep(Step):
         gain: tuple[float, float] = (1.0, 1.0),
         bound: float = 3.0,
         tracks: bool = False,
+        beside: int = 0,
     ) -> None:
         super().__init__()
-        needed = (5 if tracks else 4) * channels + 1 + width
-        if min(channels, width) < 1 or network.channels != needed:
+        needed = (5 if tracks else 4) * channels + 1 + beside + width
+        if min(channels, width) < 1 or beside < 0 or network.channels != needed:
             msg = (
                 f"NetworkStep(network=...): expected a network of {needed} channels, for "
                 f"{channels} of the field and {width} of the memory, got {network.channels}. "
@@ -264,6 +271,7 @@ class NetworkStep(Step):
             )
             raise ValueError(msg)
         self.channels, self.dims, self.width, self.bound = channels, network.dims, width, bound
+        self.beside = beside
         self.network, self.tracks = network, tracks
         self.log_gain = nn.Parameter(torch.tensor(gain).log())
 

@@ -60,7 +60,9 @@ class _Descent(LearnedConditional):
 
     def _start(self, geometry: Geometry) -> Memory:
         network = self.solver.network
-        return () if network is None else network.start(self.known(geometry))
+        if network is None:
+            return ()
+        return network.start(torch.cat([self.known(geometry), *self.named(geometry)], dim=1))
 
     def _step(
         self,
@@ -139,6 +141,7 @@ class UnrolledDescent(_Unrolled):
     """
 
     network = None
+    looks: ClassVar = False
 
     def __init__(
         self,
@@ -179,7 +182,9 @@ class NeuralVariational(_Unrolled):
         | https://doi.org/10.1029/2021MS002572
 
     Arguments:
-        network: The network of a step: :class:`LightStep` or :class:`RecurrentStep`.
+        network: The network of a step: :class:`LightStep`, :class:`RecurrentStep` or
+            :class:`NetworkStep`. Fields by name (``others``) are part of what it knows of the
+            places.
         steps: The number of steps.
         dtype: The floating type of the weights, and inside.
         settings: Those of :class:`LearnedSolver`.
@@ -230,6 +235,13 @@ class NeuralVariational(_Unrolled):
                 f"NeuralVariational(network=...): expected {layout.channels} channels in "
                 f"{layout.dims} dimensions, those of the prior, got {network.channels} in "
                 f"{network.dims}. Build the network for them, or name the axis channels=..."
+            )
+            raise ValueError(msg)
+        if len(self.others) * layout.channels != network.beside:
+            msg = (
+                f"NeuralVariational(network=...): expected {len(self.others) * layout.channels} "
+                f"channels of the fields beside the data, got {network.beside}. Build the network "
+                "with beside=..."
             )
             raise ValueError(msg)
         return found
