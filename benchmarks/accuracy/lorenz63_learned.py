@@ -36,7 +36,7 @@ from lorenz63 import EDGE, EVERY, STEPS, VARIANCE, attractor, exact, run
 import matheron as mt
 
 from matheron.dynamics import Lorenz63
-from matheron.fit.hardware import hardware
+from matheron.fit.fabric import hardware
 from matheron.fit.model_file import Card, save_model
 from matheron.fit.training import train
 from matheron.metrics import coverage, crps_ensemble

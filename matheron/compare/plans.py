@@ -15,7 +15,7 @@ from typing import Any
 from ..data import Purpose
 from ..domain import Grid
 from ..fit import Loss, Schedule
-from ..fit.hardware import hardware
+from ..fit.fabric import hardware
 from ..fit.losses import every_iterate, field_error, gradient_error, withheld_error
 from ..kernels import Matern
 from ..nets import BilinearAutoencoder, Residual, UNet

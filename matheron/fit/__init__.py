@@ -10,12 +10,14 @@ __all__ = [
     "Card",
     "Fit",
     "GapSpread",
+    "JointSimulations",
     "LearnedDynamics",
     "LearnedModel",
     "Loss",
     "Schedule",
     "Simulations",
     "Training",
+    "bilevel",
     "blocks",
     "cross_validate",
     "crps",
@@ -32,6 +34,8 @@ __all__ = [
     "load_model",
     "maximum_likelihood",
     "model_folder",
+    "parameter_error",
+    "parameter_likelihood",
     "predict",
     "pretrained",
     "prior_cost",
@@ -39,8 +43,16 @@ __all__ = [
     "train",
     "variational_cost",
     "withheld_error",
+    "withheld_likelihood",
 ]
 
+from .bilevel import (
+    JointSimulations,
+    bilevel,
+    parameter_error,
+    parameter_likelihood,
+    withheld_likelihood,
+)
 from .dynamics import ensemble_likelihood, learn_dynamics
 from .forecasts import Training, fit_forecasts
 from .learned import LearnedDynamics
@@ -66,7 +78,7 @@ from .simulations import Simulations
 from .spread import GapSpread
 from .validate import blocks, cross_validate, predict
 
-LATE = {"hardware": "hardware", "train": "training"}
+LATE = {"hardware": "fabric", "train": "training"}
 """Names whose module is imported when they are asked for: Fabric takes a second to import."""
 
 

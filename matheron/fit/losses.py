@@ -48,6 +48,7 @@ class Outcome:
         y: The data that the solver was given.
         x: Its estimates, with shape :math:`(b, n)`.
         iterates: All its iterates, from the first guess on, with shape :math:`(k, b, n)`.
+        theta: The parameters that it estimates with them, with shape :math:`(b, c, p)`.
     """
 
     batch: Batch
@@ -56,6 +57,7 @@ class Outcome:
     y: Float[Tensor, "b m"]
     x: Float[Tensor, "b n"]
     iterates: Float[Tensor, "k b n"] | None = None
+    theta: Float[Tensor, "b c p"] | None = None
 
 
 Rule = Callable[[Outcome], Float[Tensor, " b"]]

@@ -20,6 +20,7 @@ from ..observations.informed import GUESS, with_known
 from ..priors.base import Prior
 from ..solvers.base import Solver
 from ..solvers.neural import LearnedConditional
+from ..solvers.neural.augmented import AugmentedConditional
 
 Observe = Callable[[Batch], tuple[Observation, Tensor]]
 """What makes an observation, and data, of a batch."""
@@ -72,6 +73,10 @@ class Objective(nn.Module):
         r"""Returns what the solver makes of a batch."""
         observation, y = self.observe(batch)
         conditional = self.solver(self.prior, observation)
+        if isinstance(conditional, AugmentedConditional):
+            path = list(conditional.joint_iterates(y))
+            xs, theta = torch.stack([x for x, _ in path]).double(), path[-1][1]
+            return Outcome(batch, self.prior, observation, y, xs[-1], xs, theta)
         if not self.loss.iterates:
             return Outcome(batch, self.prior, observation, y, conditional.estimate(y))
         if not isinstance(conditional, LearnedConditional):

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 from typing import Any
 
 from .checkpoint import match, packed, read_checkpoint, unpacked, write_checkpoint
-from .hardware import hardware
+from .fabric import hardware
 from .losses import Loss
 from .objective import Objective, Observe, Sealed, observe
 from .schedule import History, Schedule, TrainingProgress

@@ -3,6 +3,7 @@ r"""Priors: what fields look like before any data."""
 __all__ = [
     "AdvectionDiffusion",
     "AlongTrackError",
+    "AugmentedSPDE",
     "Denoising",
     "EOF",
     "Energy",
@@ -48,7 +49,7 @@ from .layout import Layout
 from .markov import MarkovPrior
 from .projection import Projection
 from .recentring import Recentring
-from .spde import AdvectionDiffusion, WhittleMatern
+from .spde import AdvectionDiffusion, AugmentedSPDE, WhittleMatern
 from .track_error import AlongTrackError
 from .trend import Trend
 from .wave_packets import WavePackets

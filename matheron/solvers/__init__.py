@@ -1,6 +1,7 @@
 r"""Solvers: from a prior and an observation to the conditional law."""
 
 __all__ = [
+    "AugmentedVariational",
     "ConjugateGradient",
     "DINEOF",
     "DirectInversion",
@@ -39,6 +40,7 @@ from .kriging import Kriging
 from .local import LocalKriging
 from .model_error import estimate_model_error
 from .neural import (
+    AugmentedVariational,
     DirectInversion,
     FixedPoint,
     LightStep,

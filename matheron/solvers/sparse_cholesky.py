@@ -15,6 +15,7 @@ from typing import ClassVar
 from .base import Likelihood, LikelihoodSolver, Score, check_linear, frozen
 from .effects import Effects, EffectsConditional
 from .sight import noise_weights, sight
+from ..described import Described
 from ..linalg.cholesky import Cholesky
 from ..linalg.sparse import Sparse
 from ..observations import LinearObservation, Observation
@@ -213,7 +214,7 @@ class _Inverse:
         return weighted - self.W @ (self.G @ self.factor.solve(self.G.T @ weighted))
 
 
-class SparseCholesky(LikelihoodSolver[MarkovPrior]):
+class SparseCholesky(Described, LikelihoodSolver[MarkovPrior]):
     r"""Exact conditioning of a Markov field, by a sparse factor of the posterior precision.
 
     .. math:: Q_{\mathrm{post}} = Q + G^\top R^{-1} G, \qquad

@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from safetensors.torch import load_file
 
+from matheron import fit
 from matheron.domain import Grid
-from matheron.fit.hardware import hardware
+from matheron.fit.fabric import hardware
 from matheron.fit.losses import crps, every_iterate, field_error, variational_cost
 from matheron.fit.schedule import Schedule
 from matheron.fit.simulations import Simulations
@@ -140,7 +141,7 @@ WORKERS = """
 import os, sys, torch
 sys.path.insert(0, {root!r})
 from tests.fit.test_training import CUT, _parts, _train
-from matheron.fit.hardware import hardware
+from matheron.fit.fabric import hardware
 parts = _parts()
 history = _train(*parts, CUT, fabric=hardware(devices=2, precision="64-true"))
 if int(os.environ["RANK"]) == 0:
@@ -382,3 +383,8 @@ def test_simulations_are_seen_as_they_should() -> None:
         arguments = {"gaps": 0.5, "noise_std": 0.1} | wrong
         with pytest.raises(ValueError, match=r"Simulations\(gaps=...\): expected a fraction"):
             Simulations(law.domain, fields, **arguments)
+
+
+def test_names_that_are_imported_late_are_functions_not_modules():
+    assert callable(fit.hardware)
+    assert callable(fit.train)

@@ -2,6 +2,7 @@ r"""Priors given by stochastic partial differential equations."""
 
 __all__ = [
     "AdvectionDiffusion",
+    "AugmentedSPDE",
     "Constant",
     "Covariates",
     "Discretization",
@@ -10,14 +11,17 @@ __all__ = [
     "Mesh",
     "Network",
     "ParameterField",
+    "Parameters",
     "PerNode",
     "Spline",
+    "Spread",
     "Streamfunction",
     "WhittleMatern",
     "geostrophic",
 ]
 
 from .advection_diffusion import AdvectionDiffusion
+from .augmented import AugmentedSPDE, Parameters, Spread
 from .discretization import Discretization
 from .fields import Constant, Covariates, ParameterField, PerNode, Spline
 from .lattice import Lattice

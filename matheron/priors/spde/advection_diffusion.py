@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["AdvectionDiffusion"]
 
+import copy
 import math
 import torch
 import torch.nn as nn
@@ -17,7 +18,7 @@ from .dynamics import Coefficients, Dynamics, Excess, Form
 from .evolution import Evolution, Step
 from .fields import Constant, ParameterField
 from .lattice import Lattice
-from .timed import Coefficient, TimedField, space_of, timed_field
+from .timed import Coefficient, NodalField, TimedField, space_of, timed_field
 from .timeline import Timeline, Weights
 from .transport import Transport
 from ..markov import MarkovPrior
@@ -101,7 +102,8 @@ class AdvectionDiffusion(MarkovPrior):
             units of the axes: one number, or one per axis of space.
         timescale: The time :math:`T` in which large scales are forgotten, in days. It sizes the
             margin even where ``kappa`` and ``diffusivity`` are given.
-        variance: The marginal variance :math:`\sigma^2`, in squared units of the field.
+        variance: The marginal variance :math:`\sigma^2`, in squared units of the field: a number,
+            or a field of them, that of the place where coefficients vary little in a lengthscale.
         velocity: The velocity :math:`m`: one vector, to be learned from there; values at the
             nodes of the domain, with shape :math:`(n, d)`, at one time or at all; or a field.
         alpha: The power, 2 or 4.
@@ -145,7 +147,7 @@ class AdvectionDiffusion(MarkovPrior):
         domain: Grid | Points,
         lengthscale: float | Sequence[float] | Tensor,
         timescale: float,
-        variance: float = 1.0,
+        variance: float | ParameterField | Tensor = 1.0,
         velocity: Velocity = None,
         alpha: int = 2,
         color: int = 1,
@@ -176,7 +178,9 @@ class AdvectionDiffusion(MarkovPrior):
         self.kappa = timed_field("kappa", kappa, domain, ())
         self.diffusivity = timed_field("diffusivity", diffusivity, domain, (d, d))
         self.tau = timed_field("tau", tau, domain, ())
-        self._set_kernel(lengthscale, variance, rotation)
+        varying, level = _split(variance, tau)
+        self.variance_field = timed_field("variance", varying, domain, ())
+        self._set_kernel(lengthscale, level, rotation)
         self._set_timescale(timescale)
         self.velocity = self._velocity(velocity)
         self.lattice = self._cover(lattice, margin, interpolation, stabilize)
@@ -191,7 +195,7 @@ class AdvectionDiffusion(MarkovPrior):
     def _set_kernel(
         self,
         lengthscale: float | Sequence[float] | Tensor,
-        variance: float,
+        variance: float | Tensor,
         rotation: float | Sequence[float] | None,
     ) -> None:
         r"""Sets the kernel that has the parameters of space; those that are replaced rest."""
@@ -214,7 +218,8 @@ class AdvectionDiffusion(MarkovPrior):
         for parameter in (self.kernel.log_lengthscale, self.kernel.shear):
             if parameter is not None:
                 parameter.requires_grad_(self.diffusivity is None)
-        self.kernel.log_variance.requires_grad_(self.tau is None)
+        free = self.tau is None and self.variance_field is None
+        self.kernel.log_variance.requires_grad_(free)
 
     def _least(self) -> int:
         r"""Returns the least color whose variance is finite."""
@@ -290,10 +295,10 @@ class AdvectionDiffusion(MarkovPrior):
         slowest = self.timescale.pow(-2 / self.form.alpha) * self._square()[0].diagonal().min()
         return bool((fastest * widest).sum() / 2 > slowest)
 
-    def _timed(self) -> dict[str, TimedField]:
+    def _timed(self) -> dict[str, TimedField | NodalField]:
         points, epoch = self.lattice.points, self.timeline.epoch
         fields = {"kappa": self.kappa, "diffusivity": self.diffusivity, "tau": self.tau}
-        fields["velocity"] = self.velocity
+        fields |= {"velocity": self.velocity, "variance": self.variance_field}
         return {k: TimedField(f, points, epoch) for k, f in fields.items() if f is not None}
 
     @torch.no_grad()
@@ -314,7 +319,45 @@ class AdvectionDiffusion(MarkovPrior):
         m = self.transport.velocity(fields["velocity"](time)) if "velocity" in fields else None
         tau = fields["tau"](time) if "tau" in fields else None
         excess = self._excess(rate, H, self.form.spatial) if tau is None else rate
-        return Coefficients(rate, H, m, tau, self.kernel.variance, excess)
+        variance = fields["variance"](time) if "variance" in fields else self.kernel.variance
+        return Coefficients(rate, H, m, tau, variance, excess)
+
+    def at_nodes(self, **values: Tensor) -> AdvectionDiffusion:
+        r"""Returns the same equation with coefficients that are given at the nodes of the lattice.
+
+        What does not depend on them is shared: the lattice, the patterns and their analyses. They
+        are the same at all times, and may carry a gradient. None of them is checked. A variance
+        takes the place of ``tau``.
+
+        Arguments:
+            values: Some of ``kappa``, ``diffusivity``, ``velocity`` and ``variance``, with
+                shapes :math:`(N)`, :math:`(N, d, d)`, :math:`(N, d)` and :math:`(N)`.
+
+        Raises:
+            ValueError: If a name or a shape is another.
+
+        Example:
+            >>> grid = Grid(time=[0.0, 1.0], y=torch.arange(5.0), x=torch.arange(5.0))
+            >>> prior = AdvectionDiffusion(grid, lengthscale=3.0, timescale=4.0)
+            >>> twice = prior.at_nodes(variance=torch.full((len(prior.lattice),), 4.0).double())
+            >>> bool(torch.allclose(twice.precision().values, prior.precision().values / 4))
+            True
+        """
+        d, N = self.form.dimension, len(self.lattice)
+        shapes = {"kappa": (N,), "diffusivity": (N, d, d), "velocity": (N, d), "variance": (N,)}
+        for name, value in values.items():
+            if shapes.get(name) != tuple(value.shape):
+                msg = (
+                    f"{WHERE}.at_nodes({name}=...): expected some of {shapes}, got "
+                    f"{tuple(value.shape)}. Give one value per node of prior.lattice."
+                )
+                raise ValueError(msg)
+        new = copy.copy(self)
+        kept = {
+            k: v for k, v in self._fields.items() if (k, "variance" in values) != ("tau", True)
+        }
+        new._fields = kept | {k: NodalField(v) for k, v in values.items()}
+        return new
 
     def _dynamics(self, k: int) -> Dynamics:
         return Dynamics(self.form, self._coefficients(k), self.transport)
@@ -385,9 +428,10 @@ class AdvectionDiffusion(MarkovPrior):
         return Points(coords, dims, metric=space.metric, epoch=epoch)  # type: ignore[arg-type]
 
     def penalty(self) -> Float[Tensor, ""]:
-        fields = (self.kappa, self.diffusivity, self.tau, self.velocity, self.initial)
+        fields = (self.kappa, self.diffusivity, self.tau, self.velocity, self.variance_field)
         kinds = (ParameterField, MarkovPrior)
-        return sum((f.penalty() for f in fields if isinstance(f, kinds)), super().penalty())
+        every = (*fields, self.initial)
+        return sum((f.penalty() for f in every if isinstance(f, kinds)), super().penalty())
 
     def quantities(self) -> list[Quantity]:
         rows = of_kernel(self.kernel, self.lattice.grid)
@@ -407,6 +451,22 @@ class AdvectionDiffusion(MarkovPrior):
         units = "km/day" if metres else "units of the axis/day"
         names = [f"velocity {name}" for name in self.lattice.grid.dims]
         return [(name, v, units) for name, v in zip(names, m, strict=True)]
+
+
+def _split(
+    variance: float | ParameterField | Tensor, tau: Coefficient
+) -> tuple[Coefficient, float | Tensor]:
+    r"""Returns the variance as a field, if it is one, and as a number, else 1."""
+    field = isinstance(variance, ParameterField) or torch.as_tensor(variance).ndim > 0
+    if not field:
+        return None, variance  # type: ignore[return-value]
+    if tau is not None:
+        msg = (
+            f"{WHERE}(tau=..., variance=...): expected one field of them, got both. Give tau, the "
+            "weight of the noise, or the variance of the solution."
+        )
+        raise ValueError(msg)
+    return variance, 1.0  # type: ignore[return-value]
 
 
 def _checked(initial: Start, n: int) -> Start:

@@ -90,7 +90,7 @@ class Coefficients:
         diffusivity: The diffusivity :math:`H`.
         velocity: The velocity :math:`m`, if there is one.
         tau: The amplitude of the noise, if it is given.
-        variance: The variance, if the amplitude is not given.
+        variance: The variance, if the amplitude is not given: one number, or one per node.
         excess: The variance on the lattice, over that of the equation in space.
     """
 
@@ -98,7 +98,7 @@ class Coefficients:
     diffusivity: Float[Tensor, "k d d"]
     velocity: Float[Tensor, "N d"] | None
     tau: Float[Tensor, " m"] | None
-    variance: Float[Tensor, ""]
+    variance: Float[Tensor, "*N"]
     excess: Float[Tensor, " N"]
 
 

@@ -2,7 +2,7 @@ r"""From the arguments of a prior in space and time to fields, over space or ove
 
 from __future__ import annotations
 
-__all__ = ["Coefficient", "TimedField", "space_of", "timed_field", "untimed"]
+__all__ = ["Coefficient", "NodalField", "TimedField", "space_of", "timed_field", "untimed"]
 
 import torch
 
@@ -118,6 +118,22 @@ class TimedField:
         coords = torch.cat([time.expand(len(self.points), 1), self.points.coords], dim=-1)
         dims, metric = ("time", *self.points.dims), self.points.metric
         return self.field(Points(coords, dims, metric=metric, epoch=self.epoch))  # type: ignore[arg-type]
+
+
+class NodalField:
+    r"""Values at the nodes of a lattice, the same at all times; they may carry a gradient.
+
+    Arguments:
+        values: The values, with shape :math:`(N)`, :math:`(N, d)` or :math:`(N, d, d)`.
+    """
+
+    varies = False
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def __call__(self, time: Float[Tensor, ""]) -> Tensor:
+        return self.values
 
 
 def _varies(field: ParameterField, points: Points) -> bool:

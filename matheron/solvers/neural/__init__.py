@@ -1,6 +1,8 @@
 r"""Solvers that are learned: they never promise to be exact, and are quick to apply."""
 
 __all__ = [
+    "AugmentedConditional",
+    "AugmentedVariational",
     "DirectInversion",
     "FixedPoint",
     "LearnedConditional",
@@ -13,6 +15,7 @@ __all__ = [
     "UnrolledDescent",
 ]
 
+from .augmented import AugmentedConditional, AugmentedVariational
 from .base import LearnedConditional, LearnedSolver
 from .direct import DirectInversion
 from .fixed_point import FixedPoint
