@@ -19,18 +19,14 @@ TINY = {
 }
 
 
+def _made(**also) -> Experiment:
+    size = {"days": 8, "size": 32, "spacing": 0.5, "spin_up": 60}
+    return Experiment.make("gulfstream", "4nadirs", **size, train=True, cache=False, **also)
+
+
 @functools.cache
 def ocean() -> Experiment:
-    return Experiment.make(
-        "gulfstream",
-        "4nadirs",
-        days=8,
-        size=32,
-        spacing=0.5,
-        spin_up=60,
-        train=True,
-        cache=False,
-    )
+    return _made()
 
 
 @functools.cache
@@ -55,17 +51,7 @@ def course(method: str, **settings) -> Course:
 @functools.cache
 def warm_ocean() -> Experiment:
     """The same ocean, with a temperature beside the heights."""
-    return Experiment.make(
-        "gulfstream",
-        "4nadirs",
-        days=8,
-        size=32,
-        spacing=0.5,
-        spin_up=60,
-        train=True,
-        sst=True,
-        cache=False,
-    )
+    return _made(sst=True)
 
 
 @functools.cache
