@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness import finish
 from reference_4dvarnet import Reference
 
-from matheron.compare import Course, Plan, course_of
+from matheron.compare import Course, Plan, course_of, hardware_of
 from matheron.data import Source
 from matheron.data.batches import Batch
 from matheron.fit.objective import Objective, observe
@@ -108,7 +108,7 @@ def ours(course: Course, seconds: float, seed: int) -> tuple[Estimate, nn.Module
         schedule = dataclasses.replace(plan.schedule, steps=updates, warm_up=updates // 20 + 1)
         dice, note = torch.Generator().manual_seed(seed), lambda _: ticks.append(now())
         loss = plan.loss(units)
-        kept = {"fabric": plan.hardware(), "generator": dice, "progress": note}
+        kept = {"fabric": hardware_of(plan), "generator": dice, "progress": note}
         train(solver, prior, source, loss, None, schedule, **kept)
         return Objective(solver, prior, loss, observe)
 

@@ -73,7 +73,7 @@ def train_model(
     with _begun(folder):
         with working("prepare the oceans to train on"):
             course = compare.course_of(ocean, plan, say, folder / OCEANS)
-        fabric = plan.hardware(accelerator or "cpu")
+        fabric = compare.hardware_of(plan, accelerator or "cpu")
         if minutes is not None and known is None:
             with working("time some updates"):
                 course = compare.timed(course, minutes, fabric)

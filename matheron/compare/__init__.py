@@ -11,6 +11,7 @@ __all__ = [
     "Course",
     "Plan",
     "course_of",
+    "hardware_of",
     "learn",
     "problem_of",
     "run_method",
@@ -25,7 +26,7 @@ from .problems import problem_of
 from .runs import run_method
 from .scores import score_map
 
-LATE = ("learn", "timed")
+LATE = ("hardware_of", "learn", "timed")
 """Names whose module is imported when they are asked for: that of training takes a second."""
 
 

@@ -2,7 +2,7 @@ r"""Solvers that learn on another ocean of an experiment, and what is told of th
 
 from __future__ import annotations
 
-__all__ = ["learn", "timed"]
+__all__ = ["hardware_of", "learn", "timed"]
 
 import dataclasses
 import math
@@ -19,10 +19,11 @@ from torch import Generator, Tensor
 
 from .course import Course
 from .lessons import Lesson
-from .plans import VALIDATIONS
+from .plans import PRECISIONS, VALIDATIONS, Plan
 from .withheld import NOISY, clean
 from ..domain import Grid
 from ..fit import Card, GapSpread, LearnedModel, save_model
+from ..fit.fabric import hardware
 from ..fit.schedule import History, TrainingProgress
 from ..fit.training import train
 from ..mappers.first_guess import FirstGuess
@@ -40,6 +41,16 @@ ROUNDS = 40
 """The most iterations of the fit of a spread."""
 HALF = 1.6783
 """Where (1 + a) exp(-a) is one half."""
+
+
+def hardware_of(plan: Plan, accelerator: str = "cpu") -> Fabric:
+    r"""Returns what the training of a plan runs on.
+
+    Arguments:
+        plan: What is planned, its precision among it.
+        accelerator: ``"cpu"``, ``"gpu"`` or ``"auto"``.
+    """
+    return hardware(accelerator, precision=PRECISIONS[plan.precision])
 
 
 def learn(
@@ -73,7 +84,7 @@ def learn(
     plan = course.plan
     source, validation = course.windows()
     units = course.units(source.grid)
-    fabric = plan.hardware() if fabric is None else fabric
+    fabric = hardware_of(plan) if fabric is None else fabric
     solver, prior = plan.made(units)
     history = train(
         solver,
@@ -112,7 +123,7 @@ def timed(course: Course, minutes: float, fabric: Fabric | None = None) -> Cours
     plan = course.plan
     source, _ = course.windows()
     units = course.units(source.grid)
-    fabric = plan.hardware() if fabric is None else fabric
+    fabric = hardware_of(plan) if fabric is None else fabric
     solver, prior = plan.made(units)
     ticks: list[float] = []
     train(

@@ -2,20 +2,18 @@ r"""What solvers that learn are made of, and how long they learn."""
 
 from __future__ import annotations
 
-__all__ = ["NETWORKS", "VALIDATIONS", "Plan", "Units"]
+__all__ = ["NETWORKS", "PRECISIONS", "VALIDATIONS", "Plan", "Units"]
 
 import math
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from lightning_fabric import Fabric
 from torch import Generator
 from typing import Any
 
 from ..data import Purpose
 from ..domain import Grid
 from ..fit import Loss, Schedule
-from ..fit.fabric import hardware
 from ..fit.losses import every_iterate, field_error, gradient_error, withheld_error
 from ..kernels import Matern
 from ..nets import BilinearAutoencoder, Residual, UNet
@@ -33,8 +31,6 @@ SLOPES = 0.3
 """The weight of the errors of slopes."""
 GROWTH = 1.5
 """How much more each iterate counts than the one before."""
-FIRST = ("oi", "none")
-SUPERVISION = ("truth", "data")
 NEAR = 3.0
 """Within how many days of the wanted one the days of a window count in the training."""
 ITERATIONS = {"unet": 1, "4dvarnet": 3, "fixedpoint": 5}
@@ -52,6 +48,12 @@ It goes back to that in no flow that runs backwards: under the reversal of time 
 """
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 """The precisions of networks while they learn, and what Fabric calls them."""
+CHOICES: dict[str, tuple[str, ...]] = {
+    "first": ("oi", "none"),
+    "supervision": ("truth", "data"),
+    "precision": tuple(PRECISIONS),
+}
+"""What some settings may be."""
 VALIDATIONS = 20
 """How often a training is validated, and kept."""
 
@@ -146,7 +148,7 @@ class Plan:
             name = (wrong or ["width"])[0]
             msg = f"Plan({name}=...): expected a positive number, got {getattr(self, name)}. "
             raise ValueError(msg + "Raise it.")
-        for name, known in self._choices:
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 msg = (
                     f"Plan({name}=...): expected one of {known}, got {getattr(self, name)!r}. "
@@ -188,11 +190,6 @@ class Plan:
                 f"the field alone, got {', '.join(names)}. Take 'unet' or '4dvarnet'."
             )
             raise ValueError(msg)
-
-    @property
-    def _choices(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        known = tuple(PRECISIONS)
-        return ("first", FIRST), ("supervision", SUPERVISION), ("precision", known)
 
     @property
     def steps(self) -> int:
@@ -250,14 +247,6 @@ class Plan:
             units: The grid of a window, and what is known of the field.
         """
         return NETWORKS[self.method](self, units)
-
-    def hardware(self, accelerator: str = "cpu") -> Fabric:
-        r"""Returns what the training runs on.
-
-        Arguments:
-            accelerator: ``"cpu"``, ``"gpu"`` or ``"auto"``.
-        """
-        return hardware(accelerator, precision=PRECISIONS[self.precision])
 
     @property
     def start(self) -> dict[str, Any]:

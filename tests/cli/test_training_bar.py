@@ -2,6 +2,8 @@
 
 import io
 import pytest
+import subprocess
+import sys
 
 from rich.console import Console
 
@@ -20,3 +22,10 @@ def test_the_bar_is_for_terminals(monkeypatch, terminal: bool) -> None:
     told = out.getvalue()
     assert ("loss 0.25, validation 0.75" in told) == terminal
     assert terminal or not told
+
+
+def test_the_command_line_starts_without_what_trainings_take() -> None:
+    # Fabric takes more than a second to import, at every command
+    code = "import sys, matheron.cli.app; print('lightning_fabric' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
