@@ -2,7 +2,7 @@ r"""What a solver is trained on: an ocean, day by day, on a grid."""
 
 from __future__ import annotations
 
-__all__ = ["GUESS", "Lesson", "Spans", "lesson_of", "shown_of", "spans_of"]
+__all__ = ["Lesson", "Spans", "lesson_of", "shown_of", "spans_of"]
 
 import dataclasses
 import numpy as np
@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from .problems import beside_of, problem_of
+from .problems import problem_of
 from .scores import truth_at
-from .withheld import GUESS, HIDDEN, SEA, Shown, nugget, withheld
+from .withheld import nugget, withheld
 from ..data import Augmentation, Purpose, Windows, split_times, to_cells
+from ..data.batches import GUESS
+from ..data.beside import Known, of_order_one
+from ..data.shown import HIDDEN, SEA, Shown
 from ..domain import Grid, dates_of
 from ..mappers.first_guess import FirstGuess
 from ..mappers.problem import Problem
@@ -28,8 +31,6 @@ APART = 8
 """How many windows there are from one stretch without data to the next."""
 BESIDE, BESIDE_KNOWN = "beside.", "beside_known."
 """What the names of other fields begin with, among what a lesson keeps."""
-Known = tuple[Tensor, Tensor]
-"""The values of a field at nodes, and where it is known."""
 NUMBERS, PLACES = ("truth", "values", "guess", "hidden"), ("mask", "sea", "hidden_mask")
 """What a lesson keeps, by name."""
 Spans = dict[str, tuple[int, int]]
@@ -161,7 +162,7 @@ class Lesson:
             others[HIDDEN] = (self.hidden, self.hidden_mask)
         for name, (mean, std) in (scales or {}).items():
             x, known = self.beside[name]
-            others[name] = (torch.where(known, (x - mean) / std, 0.0), known)
+            others[name] = of_order_one(x, known, mean, std)
         windows = Windows(
             self.grid,
             size,
@@ -220,21 +221,18 @@ def lesson_of(
         spans,
         found,
         None if sea.all() else sea,
-        beside=_beside(experiment, problem.grid, covariates, window, spans),
+        beside=_beside(problem, covariates, window, spans),
     )
 
 
-def _beside(
-    experiment: Experiment, grid: Grid, names: Sequence[str], window: int, spans: Spans
-) -> dict[str, Known]:
+def _beside(problem: Problem, names: Sequence[str], window: int, spans: Spans) -> dict[str, Known]:
     r"""Returns what is seen of other fields; nothing on days without data."""
+    grid, found = problem.grid, {}
     blank = _blank_days(grid, window, spans).reshape(-1, 1, 1)
-    found = {}
-    for name, other in beside_of(experiment).items():
-        if name in names:
-            x, known = other.onto(grid)
-            known = (known.reshape(grid.shape) & ~blank).flatten()
-            found[name] = (torch.where(known, x, 0.0), known)
+    for name in names:
+        x, known = problem.beside[name].onto(grid)
+        known = (known.reshape(grid.shape) & ~blank).flatten()
+        found[name] = (torch.where(known, x, 0.0), known)
     return found
 
 

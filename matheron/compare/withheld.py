@@ -1,21 +1,15 @@
-r"""Data that are withheld from a solver, and windows that say so: how to learn without a truth."""
+r"""Data that are withheld from a solver: how to learn without a truth."""
 
 from __future__ import annotations
 
-__all__ = ["GUESS", "HIDDEN", "NOISY", "SEA", "TURNS", "Shown", "clean", "nugget", "withheld"]
+__all__ = ["NOISY", "TURNS", "clean", "nugget", "withheld"]
 
-import dataclasses
 import math
 import torch
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from ..data import Windows
-from ..data.batches import Batch, Source, fingerprint_of
-
-GUESS, SEA, HIDDEN = "guess", "sea", "withheld"
-"""The names of what goes along with the windows: a first guess, the sea, data withheld."""
 TURNS = 3
 """Every so many days one has data withheld: in so many turns all of them have."""
 SCATTERED = 0.1
@@ -98,40 +92,3 @@ def clean(std: float, noise: float) -> float:
         (0.4, 0.5, 0.16)
     """
     return std if noise == 0 else math.sqrt(max(std**2 - noise**2, (1 - NOISY) * std**2))
-
-
-class Shown(Source):
-    r"""Windows of which the land weighs nothing, and of which some data are withheld.
-
-    Both come with the windows as fields beside them, which the solver does not see.
-
-    Arguments:
-        windows: The windows, whose data are those that are not withheld.
-    """
-
-    def __init__(self, windows: Windows) -> None:
-        self.windows, self.grid = windows, windows.grid
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def fingerprint(self) -> str:
-        return fingerprint_of([], "shown", self.windows.fingerprint())
-
-    def batch(self, index: Int[Tensor, " b"], seeds: Int[Tensor, " b"]) -> Batch:
-        batch = self.windows.batch(index, seeds)
-        others = dict(batch.covariates)
-        if SEA in others:
-            batch = dataclasses.replace(batch, weights=batch.weights * others.pop(SEA)[1])
-        if HIDDEN in others:
-            batch = _with_hidden(batch, *others.pop(HIDDEN))
-        return dataclasses.replace(batch, covariates=others)
-
-
-def _with_hidden(batch: Batch, values: Tensor, mask: Tensor) -> Batch:
-    r"""Returns a batch with more hidden data: those of the future are hidden already."""
-    assert batch.hidden is not None
-    assert batch.hidden_mask is not None
-    return dataclasses.replace(
-        batch, hidden=batch.hidden + values, hidden_mask=batch.hidden_mask | mask
-    )

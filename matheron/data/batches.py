@@ -2,7 +2,7 @@ r"""What a learned solver is trained on: batches of windows, and where they come
 
 from __future__ import annotations
 
-__all__ = ["Batch", "Source", "fingerprint_of"]
+__all__ = ["GUESS", "Batch", "Source", "fingerprint_of"]
 
 import abc
 import dataclasses
@@ -16,6 +16,9 @@ from torch import Tensor
 from typing import Any
 
 from ..domain import Grid
+
+GUESS = "guess"
+"""The name of a first guess among the fields that go along with data."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ r"""Gridded fields beside the data, e.g. temperature beside sea level, brought t
 
 from __future__ import annotations
 
-__all__ = ["Gridded"]
+__all__ = ["Gridded", "Known", "missing", "of_order_one"]
 
 import dataclasses
 import numpy as np
@@ -19,9 +19,11 @@ from typing import Any
 from .errors import call, refuse
 from .netcdf import netcdf_variables
 from .read import read
-from ..domain import Grid, dates_of
+from ..domain import Grid, Points, dates_of
 
 DIMS = ("time", "lat", "lon")
+Known = tuple[Tensor, Tensor]
+"""The values of a field at nodes, and where it is known."""
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "sst": ("sst", "analysed_sst", "sea_surface_temperature", "thetao", "tos", "to")
 }
@@ -189,11 +191,9 @@ def _in_cells(own: Float[Tensor, " s"], wanted: Float[Tensor, " k"]) -> Float[Te
 
 def _hats(own: Float[Tensor, " s"], places: Float[Tensor, "*k"]) -> Float[Tensor, "*k s"]:
     r"""Returns the weights of linear interpolation."""
-    above = torch.searchsorted(own, places.contiguous()).clamp(1, len(own) - 1)
-    part = (places - own[above - 1]) / (own[above] - own[above - 1])
-    weights = torch.zeros(*places.shape, len(own), dtype=torch.float64)
-    weights.scatter_(-1, above[..., None], part[..., None])
-    return weights.scatter_(-1, above[..., None] - 1, 1 - part[..., None])
+    nodes, weights = Grid(x=own).interpolation(Points(x=places.flatten()))
+    found = torch.zeros(len(nodes), len(own), dtype=torch.float64)
+    return found.scatter_add(1, nodes, weights).reshape(*places.shape, -1)
 
 
 def _in_time(own: Grid, wanted: Grid) -> Float[Tensor, "k s"]:
@@ -212,6 +212,11 @@ def _in_time(own: Grid, wanted: Grid) -> Float[Tensor, "k s"]:
     above = torch.searchsorted(dates, days.contiguous()).clamp(1, len(dates) - 1)
     between &= dates[above] - dates[above - 1] <= APART
     return torch.where(between[:, None], _hats(dates, days.clamp(dates[0], dates[-1])), near)
+
+
+def of_order_one(x: Tensor, known: Tensor, mean: float, std: float) -> Known:
+    r"""Returns a field as solvers are given it, zero in its gaps, and where it is known."""
+    return torch.where(known, (x - mean) / std, 0.0), known
 
 
 def missing(known: Bool[Tensor, "t h w"], grid: Grid, first: int = 0) -> list[str]:

@@ -472,22 +472,21 @@ class Windows(Source):
     ) -> dict[str, Any]:
         for mirror in self.augmentation.symmetries:
             if float(torch.rand((), generator=generator)) < 0.5:
-                places = tuple(self.whole.dims.index(name) for name in mirror.axes)
-                window = {k: _flip(v, places, mirror.sign_of(k)) for k, v in window.items()}
+                window = {k: self._turned(v, mirror, k) for k, v in window.items()}
                 axes = {k: v.flip(0) if k in mirror.axes else v for k, v in axes.items()}
         return {**window, "axes": axes}
+
+    def _turned(self, x: Any, mirror: Mirror, name: str) -> Any:
+        if isinstance(x, tuple):
+            return tuple(self._turned(v, mirror, name) for v in x)
+        if x is None or not x.ndim:
+            return x
+        x = mirror.turn(x, self.whole.dims)
+        return x if x.dtype == torch.bool else mirror.sign_of(name) * x
 
 
 def _where(mask: Tensor, x: Tensor) -> Tensor:
     return torch.where(mask, x, 0.0)
-
-
-def _flip(x: Any, places: tuple[int, ...], sign: float) -> Any:
-    if isinstance(x, tuple):
-        return tuple(_flip(v, places, sign) for v in x)
-    if x is None or not x.ndim:
-        return x
-    return x.flip(places) if x.dtype == torch.bool else sign * x.flip(places)
 
 
 def _flat(parts: list[Tensor]) -> Shaped[Tensor, "b n"]:

@@ -12,14 +12,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 from typing import Any
 
-from .batches import Batch, Source, fingerprint_of
+from .batches import GUESS, Batch, Source, fingerprint_of
 from .cells import Cells, to_cells
 from .patches import Windows
 from .several import Several
+from .shown import HIDDEN, Shown
 from ..domain import Grid, Points
 
-GUESS, WITHHELD = "guess", "withheld"
-"""The names of the fields that go along with the windows."""
 Guess = Callable[[Tensor], tuple[Tensor, Tensor]]
 """What makes a first guess of the data that are kept: at the nodes, and at the places of all."""
 
@@ -141,10 +140,10 @@ class WithheldPasses(Source):
             )
             others = {
                 GUESS: (first, torch.ones_like(shown.mask)),
-                WITHHELD: (held.mean, held.mask),
+                HIDDEN: (held.mean, held.mask),
             }
             given: dict[str, Any] = {"covariates": others, **settings}
-            parts.append(_Fold(Windows(grid, size, shown.mean, shown.mask, noise_std, **given)))
+            parts.append(Shown(Windows(grid, size, shown.mean, shown.mask, noise_std, **given)))
         self.parts = Several(parts)
         self.grid = self.parts.grid
 
@@ -156,29 +155,6 @@ class WithheldPasses(Source):
 
     def batch(self, index: Int[Tensor, " b"], seeds: Int[Tensor, " b"]) -> Batch:
         return self.parts.batch(index, seeds)
-
-
-class _Fold(Source):
-    r"""The windows of one fold, whose data come as hidden ones."""
-
-    def __init__(self, windows: Windows) -> None:
-        self.windows, self.grid = windows, windows.grid
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def fingerprint(self) -> str:
-        return self.windows.fingerprint()
-
-    def batch(self, index: Int[Tensor, " b"], seeds: Int[Tensor, " b"]) -> Batch:
-        batch = self.windows.batch(index, seeds)
-        assert batch.hidden is not None
-        assert batch.hidden_mask is not None
-        others = dict(batch.covariates)
-        values, mask = others.pop(WITHHELD)
-        # data of the future are hidden already
-        hidden, both = torch.where(mask, values, batch.hidden), mask | batch.hidden_mask
-        return dataclasses.replace(batch, hidden=hidden, hidden_mask=both, covariates=others)
 
 
 def _kept(fold: Int[Tensor, " m"], one: int) -> Bool[Tensor, " m"]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from typing import Any, Generic, TypeVar
 
 from .losses import Loss, Outcome
-from ..data.batches import Batch
+from ..data.batches import GUESS, Batch
 from ..observations import GriddedObservation, Informed, Observation
-from ..observations.informed import GUESS, with_known
+from ..observations.informed import with_known
 from ..priors.base import Prior
 from ..solvers.base import Solver
 from ..solvers.neural import LearnedConditional

@@ -2,21 +2,17 @@ r"""Other fields that a trained solver is given beside the data, as it was in it
 
 from __future__ import annotations
 
-__all__ = ["Covariates", "Known"]
+__all__ = ["Covariates"]
 
-import torch
 
 from collections.abc import Iterable, Mapping
 from torch import Tensor
 from typing import Any
 
 from .problem import Problem, Say
-from ..data.beside import missing
+from ..data.beside import Known, missing, of_order_one
 from ..data.errors import call, refuse
 from ..domain import Grid
-
-Known = tuple[Tensor, Tensor]
-"""The values of a field at nodes, and where it is known."""
 
 
 class Covariates:
@@ -78,4 +74,4 @@ class Covariates:
     def of_order_one(self, name: str, values: Tensor, known: Tensor) -> Known:
         r"""Returns a field as the solver is given it: zero in its gaps."""
         about = self.about[name]
-        return torch.where(known, (values - about["mean"]) / about["std"], 0.0), known
+        return of_order_one(values, known, about["mean"], about["std"])

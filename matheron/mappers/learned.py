@@ -23,9 +23,11 @@ from jaxtyping import Bool, Float
 from pathlib import Path
 from torch import Generator, Tensor
 
-from .covariates import Covariates, Known
+from .covariates import Covariates
 from .first_guess import FirstGuess
 from .problem import Mapped, Problem, Say
+from ..data.batches import GUESS
+from ..data.beside import Known
 from ..data.cells import Cells, to_cells
 from ..data.errors import call, refuse
 from ..data.patches import Mirror
@@ -38,7 +40,7 @@ from ..fit.spread import GapSpread
 from ..kernels.quick import closed_form, half_integer
 from ..nets import coarsest
 from ..observations import GriddedObservation, Informed, Observation, PointObservation
-from ..observations.informed import GUESS, with_known
+from ..observations.informed import with_known
 from ..posterior import Conditional, Posterior
 from ..priors.base import Prior
 from ..solvers.tiled import Tiled

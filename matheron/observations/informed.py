@@ -2,16 +2,13 @@ r"""Data with other fields beside them: a first guess, another variable."""
 
 from __future__ import annotations
 
-__all__ = ["GUESS", "Informed", "with_known"]
+__all__ = ["Informed", "with_known"]
 
 from collections.abc import Iterable, Sequence
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from .base import Observation
-
-GUESS = "guess"
-"""The name of a first guess among fields that go along with data."""
 
 
 def with_known(names: Iterable[str]) -> tuple[str, ...]:
