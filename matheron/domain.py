@@ -43,6 +43,18 @@ def dates_of(days: np.ndarray | Tensor, epoch: np.datetime64) -> np.ndarray:
     return epoch + (np.asarray(days) * 86400e9).round().astype("timedelta64[ns]")
 
 
+def nearest_turn(
+    lon: Float[Tensor, "*shape"], middle: float | Float[Tensor, ""] = 0.0
+) -> Float[Tensor, "*shape"]:
+    r"""Returns longitudes on the branch about a middle: from 180 degrees west of it on.
+
+    Example:
+        >>> nearest_turn(torch.tensor([359.0, 181.0]), middle=10.0).tolist()
+        [-1.0, 181.0]
+    """
+    return middle + torch.remainder(lon - middle + 180.0, 360.0) - 180.0
+
+
 def _is_datetime(values: Any) -> bool:
     return np.issubdtype(np.asarray(values).dtype, np.datetime64)
 
@@ -517,7 +529,7 @@ def _center(lat: Tensor, lon: Tensor) -> tuple[float, float]:
 def _tangent_frame(lat: Tensor, lon: Tensor, center: tuple[float, float]) -> list[Tensor]:
     r"""Returns the metres to the north, to the east and upwards of the tangent point."""
     # one site has one place: rounded to 1e-10 degree (10 micrometres), 359.1 is -0.9 to the bit
-    lon = (torch.remainder(lon + 180.0, 360.0) - 180.0).round(decimals=10)
+    lon = nearest_turn(lon).round(decimals=10)
     lat, east_of = lat.deg2rad(), (lon - center[1]).deg2rad()
     sin0, cos0 = math.sin(math.radians(center[0])), math.cos(math.radians(center[0]))
     along, east = lat.cos() * east_of.cos(), lat.cos() * east_of.sin()

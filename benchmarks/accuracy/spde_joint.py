@@ -38,6 +38,7 @@ from harness import finish
 import matheron as mt
 
 from matheron.fit.bilevel import JointSimulations, parameter_error
+from matheron.linalg.descent import least
 from matheron.metrics import crps_ensemble
 from matheron.nets import UNet
 from matheron.priors.spde.augmented import AugmentedSPDE
@@ -132,16 +133,9 @@ def most_likely(
     cost: Callable[[torch.Tensor], torch.Tensor], prior: AugmentedSPDE, steps: int
 ) -> torch.Tensor:
     """Returns the constants, the same everywhere, of least cost."""
-    v = torch.zeros(prior.channels, 1, dtype=torch.float64, requires_grad=True)
-    descent = torch.optim.LBFGS([v], max_iter=steps, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        value = cost(v.expand(-1, len(prior.coarse)))
-        (v.grad,) = torch.autograd.grad(value, v)
-        return value.detach()
-
-    descent.step(closure)
-    return v.detach().expand(-1, len(prior.coarse)).contiguous()
+    start = torch.zeros(prior.channels, 1, dtype=torch.float64)
+    found = least(lambda v: cost(v.expand(-1, len(prior.coarse))), start, steps)
+    return found.expand(-1, len(prior.coarse)).contiguous()
 
 
 def of_many(prior: AugmentedSPDE) -> torch.Tensor:
@@ -165,8 +159,7 @@ class Methods:
 
     def stationary(self, case: Case) -> torch.Tensor:
         c = self.conditional(case)
-        likelihood = lambda t: c.evidence_cost(case.y, t) - self.prior.penalty(t)
-        return most_likely(likelihood, self.prior, self.options.refine + 3)
+        return most_likely(lambda t: c.data_cost(case.y, t), self.prior, self.options.refine + 3)
 
     def table(self) -> dict[str, Callable[[Case], torch.Tensor]]:
         refine = self.options.refine

@@ -46,25 +46,6 @@ def windows(
     return found
 
 
-def climbed(
-    prior: AugmentedSPDE, cost: Callable[[torch.Tensor], torch.Tensor], steps: int
-) -> torch.Tensor:
-    """Returns the parameters of least cost, with the law of parameters in it."""
-    root = prior.white
-    z = torch.zeros(len(prior.coarse), prior.channels, dtype=torch.float64, requires_grad=True)
-    descent = torch.optim.LBFGS([z], max_iter=steps, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        theta = (root @ z).mT
-        value = cost(theta) + prior.penalty(theta)
-        (slope,) = torch.autograd.grad(value, z)
-        z.grad = slope.contiguous()
-        return value.detach()
-
-    descent.step(closure)
-    return (root @ z.detach()).mT.contiguous()
-
-
 def evidence(prior: AugmentedSPDE, every: list[Case]) -> Callable[[torch.Tensor], torch.Tensor]:
     """Returns minus the log-likelihood of the data of some windows."""
     exact = mt.SparseCholesky()
@@ -83,13 +64,13 @@ def learned(prior: AugmentedSPDE, train: list[Case], steps: int) -> dict[str, tu
         "constants, from truths": lambda: most_likely(
             lambda t: -prior.log_density(fields, t).mean(), prior, 15
         ),
-        "fields, from truths": lambda: climbed(
-            prior, lambda t: -prior.log_density(fields, t).sum(), 5 * steps
+        "fields, from truths": lambda: prior.likeliest(
+            lambda t: -prior.log_density(fields, t).sum(), steps=5 * steps
         ),
         "constants, from data": lambda: most_likely(
             lambda t: evidence(prior, few)(t) / len(few), prior, 10
         ),
-        "fields, from data": lambda: climbed(prior, evidence(prior, few), steps),
+        "fields, from data": lambda: prior.likeliest(evidence(prior, few), steps=steps),
     }
     found = {}
     for name, way in ways.items():

@@ -171,6 +171,9 @@ def fit(
         str | None,
         typer.Option(help="Other fields that it learns with, e.g. sst, of an OSSE with --sst."),
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A trained solver to begin with: its folder.")
+    ] = None,
 ) -> None:
     """Fit a model to some data by maximum likelihood, or let a solver learn on an OSSE."""
     plan: dict[str, Any] = {"updates": updates, "window": window, "step": step, "oceans": oceans}
@@ -182,9 +185,11 @@ def fit(
         _check_learning(method, files, any(v is not None for v in others))
         given = {"method": method, "seed": seed, **plan}
         command = "matheron " + shlex.join(sys.argv[1:])
-        typer.echo(train_model(files[0], output, given, minutes, resume, command, accelerator))
+        told = (minutes, resume, command, accelerator, start)
+        typer.echo(train_model(files[0], output, given, *told))
         return
-    _check_fitting(method, {**plan, "minutes": minutes, "accelerator": accelerator})
+    learning = {"minutes": minutes, "accelerator": accelerator, "from": start}
+    _check_fitting(method, {**plan, **learning})
     settings = Settings.read(
         config,
         method=method,
@@ -197,8 +202,8 @@ def fit(
     folder = output_folder(output, resume)
     names = Names(lon, lat, time, x, y).given()
     data = read(files, variable, mdt=mdt, lwe=lwe, quantity=quantity, **names)
-    start = Model.load(folder) if resume and (folder / "model.json").exists() else None
-    model = fit_model(data, settings, start)
+    before = Model.load(folder) if resume and (folder / "model.json").exists() else None
+    model = fit_model(data, settings, before)
     model.save(folder)
     typer.echo(model.summary)
 

@@ -43,6 +43,7 @@ def train_model(
     resume: bool = False,
     command: str = "",
     accelerator: str | None = None,
+    start: Path | None = None,
 ) -> str:
     r"""Trains a solver on an experiment, writes the folder of the model; returns it in words.
 
@@ -56,8 +57,10 @@ def train_model(
         resume: Whether to go on from a training that is there.
         command: The command, for the card.
         accelerator: ``"cpu"``, which is the default, ``"gpu"`` or ``"auto"``.
+        start: The folder of a trained solver to begin with; by default weights are drawn.
     """
     _check_accelerator(accelerator)
+    first = None if start is None else learned(start).model
     folder = _folder(output, resume)
     asked = {k: v for k, v in given.items() if v is not None}
     if minutes is not None and "updates" in asked:
@@ -83,7 +86,7 @@ def train_model(
         _note(folder, course.plan, command)
         with training_bar(plan.method) as tell:
             kept: dict[str, Any] = {"command": command, "checkpoint": folder / RUN}
-            compare.learn(course, folder, **kept, fabric=fabric, progress=tell)
+            compare.learn(course, folder, **kept, fabric=fabric, progress=tell, start=first)
     say(f"wrote {folder}/")
     return _finished(folder)
 

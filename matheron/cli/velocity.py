@@ -15,7 +15,7 @@ from typing import Any
 from .border import say
 from ..data import InputError, Observations, read, read_map
 from ..data.netcdf import netcdf_variables
-from ..domain import Grid, Points
+from ..domain import Grid, Points, nearest_turn
 from ..priors.spde.velocity import Given, geostrophic
 
 DAY = 86_400.0
@@ -167,7 +167,7 @@ def _check_cover(path: Path, grid: Grid, domain: Grid | Points, axes: Sequence[s
         wanted = domain.axes[name] if isinstance(domain, Grid) else domain.axis(name)
         if name == "lon" and grid.metric == "sphere":
             middle = (axis[0] + axis[-1]) / 2
-            wanted = middle + torch.remainder(wanted - middle + 180.0, 360.0) - 180.0
+            wanted = nearest_turn(wanted, middle)
         slack = 2 * axis.diff().max() if len(axis) > 1 else torch.tensor(1.0)
         if wanted.min() < axis[0] - slack or wanted.max() > axis[-1] + slack:
             msg = (

@@ -61,6 +61,7 @@ def learn(
     checkpoint: Path | None = None,
     fabric: Fabric | None = None,
     progress: Tell | None = None,
+    start: LearnedModel | None = None,
 ) -> LearnedModel:
     r"""Trains a solver on the oceans of a course, and writes it as a folder.
 
@@ -74,18 +75,23 @@ def learn(
         checkpoint: The file from which a training that was cut off goes on.
         fabric: What the training runs on: by default one processor, at the precision of the plan.
         progress: What is told after each update.
+        start: A trained solver whose weights are the first ones, e.g. of other data or another
+            purpose; by default they are drawn.
 
     Returns:
         The trained solver, its spread and its card.
 
     Raises:
-        ValueError: What :func:`matheron.fit.train` refuses.
+        ValueError: What :func:`matheron.fit.train` refuses, or if ``start`` has other weights.
     """
     plan = course.plan
     source, validation = course.windows()
     units = course.units(source.grid)
     fabric = hardware_of(plan) if fabric is None else fabric
     solver, prior = plan.made(units)
+    if start is not None:
+        _begin(solver, start.solver)
+        _begin(prior, start.prior)
     history = train(
         solver,
         prior,
@@ -109,6 +115,22 @@ def learn(
     classes = {"FirstGuess": FirstGuess}
     save_model(folder, solver, prior, model.card, others=model.others, classes=classes)
     return model
+
+
+@torch.no_grad()
+def _begin(part: nn.Module, known: nn.Module) -> None:
+    r"""Gives a part the weights of another one; what data are made of order one by stays."""
+    own, given = dict(part.named_parameters()), dict(known.named_parameters())
+    shapes = [{k: tuple(v.shape) for k, v in p.items()} for p in (own, given)]
+    if shapes[0] != shapes[1]:
+        other = sorted({k for k, _ in set(shapes[0].items()) ^ set(shapes[1].items())})[0]
+        msg = (
+            f"learn(start=...): expected the weights of {type(part).__name__}, got others, e.g. "
+            f"of {other}. Name a model of the same method, window and width."
+        )
+        raise ValueError(msg)
+    for name, value in own.items():
+        value.copy_(given[name])
 
 
 def timed(course: Course, minutes: float, fabric: Fabric | None = None) -> Course:

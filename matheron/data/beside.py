@@ -19,7 +19,7 @@ from typing import Any
 from .errors import call, refuse
 from .netcdf import netcdf_variables
 from .read import read
-from ..domain import Grid, Points, dates_of
+from ..domain import Grid, Points, dates_of, nearest_turn
 
 DIMS = ("time", "lat", "lon")
 Known = tuple[Tensor, Tensor]
@@ -152,8 +152,7 @@ class Gridded:
         north = _in_cells(self.grid.axes["lat"], grid.axes["lat"])
         own, wanted = self.grid.axes["lon"], grid.axes["lon"]
         middle = (own[0] + own[-1]) / 2
-        turned = middle + torch.remainder(wanted - middle + 180.0, 360.0) - 180.0
-        east = _in_cells(own, turned)
+        east = _in_cells(own, nearest_turn(wanted, middle))
 
         def moved(x: Tensor) -> Tensor:
             x = north @ x.reshape(self.grid.shape) @ east.mT

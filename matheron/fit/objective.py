@@ -20,7 +20,6 @@ from ..observations.informed import with_known
 from ..priors.base import Prior
 from ..solvers.base import Solver
 from ..solvers.neural import LearnedConditional
-from ..solvers.neural.augmented import AugmentedConditional
 
 Observe = Callable[[Batch], tuple[Observation, Tensor]]
 """What makes an observation, and data, of a batch."""
@@ -73,20 +72,17 @@ class Objective(nn.Module):
         r"""Returns what the solver makes of a batch."""
         observation, y = self.observe(batch)
         conditional = self.solver(self.prior, observation)
-        if isinstance(conditional, AugmentedConditional):
-            path = list(conditional.joint_iterates(y))
-            xs, theta = torch.stack([x for x, _ in path]).double(), path[-1][1]
-            return Outcome(batch, self.prior, observation, y, xs[-1], xs, theta)
-        if not self.loss.iterates:
-            return Outcome(batch, self.prior, observation, y, conditional.estimate(y))
-        if not isinstance(conditional, LearnedConditional):
+        if isinstance(conditional, LearnedConditional):
+            found = conditional.solved(y, self.loss.iterates)
+            told = (found.x, found.iterates, found.theta)
+            return Outcome(batch, self.prior, observation, y, *told)
+        if self.loss.iterates:
             msg = (
                 f"train(loss={self.loss}): expected a solver that gives its iterates, got "
                 f"{type(self.solver).__name__}. Use the loss without every_iterate."
             )
             raise TypeError(msg)
-        iterates = conditional.trajectory(y)
-        return Outcome(batch, self.prior, observation, y, iterates[-1], iterates)
+        return Outcome(batch, self.prior, observation, y, conditional.estimate(y))
 
     def values(self, batch: Batch) -> Float[Tensor, " b"]:
         r"""Returns the loss of each window."""

@@ -14,7 +14,7 @@ from .held_out import Chosen
 from .moving import moving
 from .problem import Mapped, Problem, Say
 from .tuning import Smooth, noisy, prepared
-from ..domain import Grid
+from ..domain import Grid, nearest_turn
 from ..observations import LinearObservation
 from ..posterior import Posterior
 from ..priors import AdvectionDiffusion
@@ -38,7 +38,7 @@ def _lattice(problem: Problem, step: float) -> Grid:
     lat = torch.cat([points.axis("lat"), problem.grid.axes["lat"]])
     lon = torch.cat([points.axis("lon"), problem.grid.axes["lon"]])
     middle = problem.grid.axes["lon"].mean()
-    lon = middle + torch.remainder(lon - middle + 180.0, 360.0) - 180.0
+    lon = nearest_turn(lon, middle)
     width = step / 111.2e3
     axes: dict[str, Any] = {
         "lat": _even(lat, width),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from .basin import A_DAY, QUARTERS, Basin, Windows
 from .calibrated import Calibrated
 from .problem import Mapped, Problem, Say
-from ..domain import EARTH_RADIUS, Grid, Points
+from ..domain import EARTH_RADIUS, Grid, Points, nearest_turn
 from ..dynamics import OneLayerQG
 
 TOLERANCE = 1e-3
@@ -154,7 +154,7 @@ class BackAndForth(Calibrated):
         points = self.basin.observation.points[near]
         lat, lon = (self.basin.days.points[: self.basin.n].axis(k) for k in ("lat", "lon"))
         north = torch.deg2rad(lat[:, None] - points.axis("lat"))
-        turn = torch.remainder(lon[:, None] - points.axis("lon") + 180.0, 360.0) - 180.0
+        turn = nearest_turn(lon[:, None] - points.axis("lon"))
         east = torch.deg2rad(turn) * torch.deg2rad(lat).cos()[:, None]
         far = (north.square() + east.square()) * (EARTH_RADIUS / self.nudge.spread) ** 2
         return torch.exp(-far / 2)

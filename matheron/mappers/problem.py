@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from typing import Any
 
 from ..data.beside import Gridded
-from ..domain import Grid, Points
+from ..domain import Grid, Points, nearest_turn
 from ..posterior import Posterior
 
 Say = Callable[[str], None]
@@ -178,7 +178,7 @@ def superobs(problem: Problem, spacing: float, duration: float = 0.02) -> Proble
     """
     points = problem.points.since(problem.grid.epoch)
     t, lat, lon = (points.axis(k) for k in ("time", "lat", "lon"))
-    near = torch.remainder(lon - lon[0] + 180.0, 360.0) - 180.0
+    near = nearest_turn(lon - lon[0])
     where, counts = _cells(problem, spacing, duration)
 
     def mean(v: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ def _cells(
     points = problem.points.since(problem.grid.epoch)
     t, lat, lon = (points.axis(k) for k in ("time", "lat", "lon"))
     wide = spacing / max(math.cos(math.radians(lat.mean().item())), 0.05)
-    near = torch.remainder(lon - lon[0] + 180.0, 360.0) - 180.0
+    near = nearest_turn(lon - lon[0])
     label = (t / duration).floor().long() if problem.passes is None else problem.passes
     group = torch.zeros_like(label) if problem.groups is None else problem.groups
     cells = torch.stack([group, label, (lat / spacing).floor(), (near / wide).floor()], dim=-1)

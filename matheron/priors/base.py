@@ -65,6 +65,14 @@ class Sampling(Prior):
     def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
         r"""Draws :math:`x_i \sim p(x)`."""
 
+    def _check_size(self, size: int) -> None:
+        if size < 1:
+            msg = (
+                f"{type(self).__name__}.sample(size=...): expected at least one draw, got {size}. "
+                "Ask for one or more."
+            )
+            raise ValueError(msg)
+
 
 class Denoising(Prior):
     r"""A prior that knows the mean of a field seen through white noise."""
@@ -177,14 +185,6 @@ class GaussianPrior(Energy, Sampling, Denoising):
         L = square_root(self._domain_covariance(), where=type(self).__name__)
         z = torch.randn(size, len(L), dtype=L.dtype, generator=generator)
         return self.drift() + z @ L.mT
-
-    def _check_size(self, size: int) -> None:
-        if size < 1:
-            msg = (
-                f"{type(self).__name__}.sample(size=...): expected at least one draw, got {size}. "
-                "Ask for one or more."
-            )
-            raise ValueError(msg)
 
     def denoise(
         self, x_t: Float[Tensor, "*batch n"], sigma: float | Tensor

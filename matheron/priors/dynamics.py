@@ -170,12 +170,7 @@ class Markovian(Sampling):
 
     @torch.no_grad()
     def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
-        if size < 1:
-            msg = (
-                f"{type(self).__name__}.sample(size=...): expected at least one draw, got {size}. "
-                "Ask for one or more."
-            )
-            raise ValueError(msg)
+        self._check_size(size)
         states = [self.initial_sample(size, generator)]
         for _ in range(self.times - 1):
             states.append(self.advance(states[-1]) + self.error_sample(size, generator))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .base import TrendedPrior
 from .recentring import Recentring
-from ..domain import EARTH_RADIUS, Grid, Points
+from ..domain import EARTH_RADIUS, Grid, Points, nearest_turn
 from ..kernels import Kernel
 
 Velocity = Callable[[Points], Tensor]
@@ -79,7 +79,7 @@ def _rate(at: Float[Tensor, "m d"], like: Points, velocity: Velocity) -> Float[T
         return velocity(Points(at, like.dims, metric="plane", epoch=like.epoch))
     # no parcel crosses the pole; longitudes return to their branch, for the check of degrees
     lat = at[:, 1].clamp(-89.9, 89.9)
-    lon = torch.remainder(at[:, 2] + 180.0, 360.0) - 180.0
+    lon = nearest_turn(at[:, 2])
     inside = torch.stack([at[:, 0], lat, lon], dim=-1)
     m = velocity(Points(inside, like.dims, metric="sphere", epoch=like.epoch))
     width = torch.stack([torch.ones_like(lat), torch.deg2rad(lat).cos()], dim=-1)
@@ -198,5 +198,5 @@ class LagrangianProcess(Recentring, TrendedPrior):
     def _wrapped(self, coords: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
         if self.domain.metric != "sphere":
             return coords
-        lon = torch.remainder(coords[:, 2] + 180.0, 360.0) - 180.0
+        lon = nearest_turn(coords[:, 2])
         return torch.stack([coords[:, 0], coords[:, 1].clamp(-90.0, 90.0), lon], dim=-1)

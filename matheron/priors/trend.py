@@ -11,7 +11,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-from ..domain import Grid, Points
+from ..domain import Grid, Points, nearest_turn
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sqrt": torch.sqrt,
@@ -82,7 +82,7 @@ class Trend:
     def _coordinate(self, points: Points, name: str) -> Tensor:
         value = points.axis(name) - self.center[name]
         if name == "lon" and points.metric == "sphere":
-            value = torch.remainder(value + 180, 360) - 180
+            value = nearest_turn(value)
         return value
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing import Any
 
-from ..domain import EARTH_RADIUS, Grid, Points
+from ..domain import EARTH_RADIUS, Grid, Points, nearest_turn
 
 FINEST = 48.0
 """Steps per lengthscale to begin with: fields are interpolated between nodes, and where noise is
@@ -108,7 +108,7 @@ def _spans(domain: Grid | Points, points: Points) -> dict[str, tuple[float, floa
         other = points.axis(name)
         if name == "lon" and domain.metric == "sphere":  # the nearest turn
             middle = (own.min() + own.max()) / 2
-            other = middle + torch.remainder(other - middle + 180.0, 360.0) - 180.0
+            other = nearest_turn(other, middle)
         both = torch.cat([own, other])
         found[name] = (both.min().item(), both.max().item())
     return found

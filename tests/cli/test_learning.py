@@ -9,7 +9,7 @@ import xarray as xr
 
 from safetensors.torch import load_file
 
-from matheron.compare import problem_of
+from matheron.compare import learning, problem_of
 from matheron.fit import training
 from matheron.fit.checkpoint import write_checkpoint
 from matheron.mappers import learned
@@ -95,6 +95,24 @@ def test_the_minutes_choose_the_updates(lab, cli):
     card = json.loads((lab / "quick" / "model.json").read_text())["card"]
     assert card["command"].startswith("matheron fit osse --method unet")
     assert "20 updates" in card["notes"]
+
+
+def test_a_training_begins_with_the_weights_of_another(lab, cli, monkeypatch):
+    drawn = learning.train
+
+    def seen(solver, *arguments, **options):
+        begun.append({k: v.clone() for k, v in solver.named_parameters()})
+        return drawn(solver, *arguments, **options)
+
+    begun = []
+    done(cli("fit", "osse", "--method", "unet", *FIT, "--seed", 1, "-o", "one"))
+    monkeypatch.setattr(learning, "train", seen)
+    done(cli("fit", "osse", "--method", "unet", *FIT, "--from", "one", "-o", "next"))
+    known = dict(learned(lab / "one").model.solver.named_parameters())
+    assert all(torch.equal(v, known[k]) for k, v in begun[0].items())
+    ran = cli("fit", "osse", "--method", "unet", *FIT, "--from", "model", "-o", "other")
+    assert ran.code == 2
+    assert "Name a model of the same method" in ran.err
 
 
 def test_a_trained_solver_maps_tracks(lab, cli):

@@ -7,7 +7,7 @@ __all__ = ["AugmentedSPDE", "Parameters", "Spread"]
 import math
 import torch
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from jaxtyping import Float, Int
@@ -25,6 +25,7 @@ from ...domain import Grid, Points
 from ...kernels.stationary import Matern
 from ...linalg.cholesky import Analysis, Cholesky
 from ...linalg.dense import square_root
+from ...linalg.descent import least
 from ...linalg.sparse import Assembly, Sparse
 
 WHERE = "AugmentedSPDE"
@@ -225,13 +226,7 @@ class AugmentedSPDE(Sampling):
 
     def _weights(self, points: Points) -> Sparse:
         r"""Returns the weights of the nodes of the parameters at some points."""
-        box = Box(self.coarse, self.coarse.dims)
-        columns = dict(zip(box.dims, box.inside(points).unbind(dim=-1), strict=True))
-        if "lon" in columns and self.coarse.metric == "sphere":
-            columns["lon"] = torch.remainder(columns["lon"] + box.middle + 180.0, 360.0) - 180.0
-        moved = Points(
-            torch.stack(list(columns.values()), dim=-1), box.dims, metric=self.coarse.metric
-        )
+        moved = Box(self.coarse, self.coarse.dims).moved(points)
         nodes, weights = self.coarse.interpolation(moved)
         rows = torch.arange(len(nodes)).repeat_interleave(nodes.shape[1])
         shape = (len(nodes), len(self.coarse))
@@ -395,6 +390,33 @@ class AugmentedSPDE(Sampling):
         Q = self.given(self.constants()[0]).precision()
         return Q.diagonal()[self._seen].median().item()
 
+    def likeliest(
+        self,
+        cost: Callable[[Tensor], Tensor],
+        start: Float[Tensor, "c k"] | None = None,
+        steps: int = 5,
+    ) -> Float[Tensor, "c k"]:
+        r"""Returns parameters that make a cost, and that of their own law, small.
+
+        .. math:: \min_\theta \; J(\theta) - \log p(\theta)
+
+        by L-BFGS, in terms of the white noise that parameters are made of. With the cost
+        :math:`-\log p(y \mid \theta)` of data they are those of largest posterior density.
+
+        Arguments:
+            cost: The cost :math:`J`, differentiable.
+            start: Where to start, by default the constants.
+            steps: The number of steps, at most.
+        """
+        theta = self.constants()[0] if start is None else start
+        z = torch.linalg.solve_triangular(self.white, theta.mT.double(), upper=False)
+
+        def total(z: Float[Tensor, "k c"]) -> Float[Tensor, ""]:
+            theta = (self.white @ z).mT
+            return cost(theta) + self.penalty(theta)
+
+        return (self.white @ least(total, z, steps)).mT.contiguous()
+
     # draws
 
     def sample_parameters(
@@ -420,12 +442,7 @@ class AugmentedSPDE(Sampling):
         return x[:size], theta.repeat_interleave(each, dim=0)[:size]
 
     def sample(self, size: int, generator: Generator | None = None) -> Float[Tensor, "size n"]:
-        if size < 1:
-            msg = (
-                f"{WHERE}.sample(size=...): expected at least one draw, got {size}. Ask for one "
-                "or more."
-            )
-            raise ValueError(msg)
+        self._check_size(size)
         return self.sample_jointly(size, generator)[0]
 
 

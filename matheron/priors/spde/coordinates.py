@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ...domain import Grid, Points
+from ...domain import Grid, Points, nearest_turn
 
 
 def space_axes(domain: Grid | Points) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ class Box:
     def _turned(self, s: Tensor, name: str) -> Tensor:
         if name != "lon" or self.metric != "sphere":
             return s
-        return torch.remainder(s - self.middle + 180.0, 360.0) - 180.0
+        return nearest_turn(s - self.middle)
 
     def __call__(self, points: Points) -> Float[Tensor, "m k"]:
         r"""Returns the coordinates of some points, from 0 to 1 on each axis."""
@@ -95,6 +95,14 @@ class Box:
     def inside(self, points: Points) -> Float[Tensor, "m k"]:
         r"""Returns the nearest places of the box, with longitudes from its middle."""
         return self(points) * self.width + self.lower
+
+    def moved(self, points: Points) -> Points:
+        r"""Returns the nearest places of the box, as points of its axes."""
+        s = self.inside(points)
+        if "lon" in self.dims and self.metric == "sphere":
+            j = self.dims.index("lon")
+            s[:, j] = nearest_turn(s[:, j] + self.middle)
+        return Points(s, self.dims, metric=self.metric, epoch=self.epoch)
 
 
 def cubic_splines(

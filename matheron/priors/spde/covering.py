@@ -14,7 +14,7 @@ from typing import Any
 
 from .discretization import Discretization
 from .lattice import Lattice
-from ...domain import EARTH_RADIUS, Grid, Points
+from ...domain import EARTH_RADIUS, Grid, Points, nearest_turn
 
 MOST_NODES = 1_000_000
 FINENESS = (8.0, 5.0)
@@ -91,8 +91,7 @@ def _regular_axes(points: Points, steps: Float[Tensor, " d"]) -> dict[str, Tenso
         if sphere and name in {"lat", "lon"}:
             step = step / (math.radians(1.0) * EARTH_RADIUS)
         if sphere and name == "lon":
-            middle = points.center[1]
-            s = middle + torch.remainder(s - middle + 180.0, 360.0) - 180.0
+            s = nearest_turn(s, points.center[1])
             step = min(step / max(points.axis("lat").deg2rad().cos().max().item(), 1e-2), 30.0)
         axes[name] = _even(s, step, sphere and name == "lon")
     return axes

@@ -72,7 +72,7 @@ class Given(ParameterField):
         r"""Returns the corners of each point, once it is moved into the grid, and weights."""
         near = self.nearest(points)
         nodes, weights = near[:, None].repeat(1, 2 ** len(grid.dims)), self._first(points)
-        moved = self._moved(grid, points)
+        moved = self.nearest.box.moved(points)
         sea = self._at_sea(grid, moved)
         if sea.any():
             nodes[sea], weights[sea] = grid.interpolation(moved[sea])
@@ -82,17 +82,6 @@ class Given(ParameterField):
         weights = torch.zeros(len(points), 2 ** len(self.domain.dims), dtype=torch.float64)
         weights[:, 0] = 1.0
         return weights
-
-    def _moved(self, grid: Grid, points: Points) -> Points:
-        columns = self.nearest.box.inside(points).unbind(dim=-1)
-        back = [self._back(grid, k, x) for k, x in zip(grid.dims, columns, strict=True)]
-        coords = torch.stack(back, dim=-1)
-        return Points(coords, grid.dims, metric=grid.metric, epoch=grid.epoch)
-
-    def _back(self, grid: Grid, name: str, s: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
-        if name != "lon" or grid.metric != "sphere":
-            return s
-        return torch.remainder(s + self.nearest.box.middle + 180.0, 360.0) - 180.0
 
     def _at_sea(self, grid: Grid, moved: Points) -> Bool[Tensor, " m"]:
         if grid.mask is None:

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from typing import Any, ClassVar
 
-from .base import CHUNK, Geometry, LearnedConditional, LearnedSolver
+from .base import CHUNK, Geometry, LearnedConditional, LearnedSolver, Solved
+from .steps import bent
 from ..base import LikelihoodSolver
 from ...nets import Net
 from ...observations import LinearObservation, Observation
@@ -66,6 +67,11 @@ class AugmentedConditional(LearnedConditional):
         for x, theta in self.joint_iterates(y):  # noqa: B007
             pass
         return x.double(), theta.double()
+
+    def solved(self, y: Float[Tensor, "*batch m"], iterates: bool = False) -> Solved:
+        path = list(self.joint_iterates(y))
+        xs = torch.stack([x for x, _ in path]).double()
+        return Solved(xs[-1], xs if iterates else None, path[-1][1])
 
     def parameters(self, y: Float[Tensor, " m"]) -> Float[Tensor, "c k"]:
         r"""Returns the estimate of the parameters."""
@@ -149,26 +155,16 @@ class AugmentedConditional(LearnedConditional):
             steps: The number of steps.
         """
         theta = self.parameters(y) if theta is None else theta
-        root = self.prior.white
-        z = torch.linalg.solve_triangular(root, theta.mT.double(), upper=False)
-        z = z.contiguous().requires_grad_()
-        descent = torch.optim.LBFGS([z], max_iter=steps, line_search_fn="strong_wolfe")
-
-        def closure() -> Tensor:
-            descent.zero_grad()
-            cost = self.evidence_cost(y, (root @ z).mT)
-            (slope,) = torch.autograd.grad(cost, z)
-            z.grad = slope.contiguous()
-            return cost.detach()
-
-        with torch.enable_grad():
-            descent.step(closure)
-        return (root @ z.detach()).mT
+        return self.prior.likeliest(lambda t: self.data_cost(y, t), theta, steps)
 
     def evidence_cost(
         self, y: Float[Tensor, " m"], theta: Float[Tensor, "c k"]
     ) -> Float[Tensor, ""]:
         r"""Returns :math:`-\log p(y \mid \theta) - \log p(\theta)`, differentiable."""
+        return self.data_cost(y, theta) + self.prior.penalty(theta)
+
+    def data_cost(self, y: Float[Tensor, " m"], theta: Float[Tensor, "c k"]) -> Float[Tensor, ""]:
+        r"""Returns :math:`-\log p(y \mid \theta)`, differentiable."""
         conditioner, observation = self.solver.conditioner, self.observation
         if not isinstance(observation, LinearObservation):
             msg = (
@@ -176,9 +172,7 @@ class AugmentedConditional(LearnedConditional):
                 f"got {type(observation).__name__}. Use the estimate of the networks."
             )
             raise TypeError(msg)
-        law = self.prior.given(theta)
-        value = conditioner.likelihood(law, observation, y).value()
-        return self.prior.penalty(theta) - value
+        return -conditioner.likelihood(self.prior.given(theta), observation, y).value()
 
     def sample(
         self, y: Float[Tensor, " m"], size: int, generator: Generator | None = None
@@ -330,9 +324,7 @@ class AugmentedVariational(LearnedSolver[AugmentedSPDE]):
     def bent(self, slopes: Sequence[Tensor]) -> list[Tensor]:
         r"""Returns gradients times their gains, large ones bent."""
         gains = self.log_gain.exp()
-        return [
-            self.bound * (s * g / self.bound).asinh() for s, g in zip(slopes, gains, strict=True)
-        ]
+        return [bent(s * g, self.bound) for s, g in zip(slopes, gains, strict=True)]
 
     def directions(
         self, seen: Float[Tensor, "b s *space"], memory: list[Tensor], fields: int

@@ -2,7 +2,7 @@ r"""What learned solvers share: units, first guess, ensembles, one path for trai
 
 from __future__ import annotations
 
-__all__ = ["Geometry", "LearnedConditional", "LearnedSolver"]
+__all__ = ["Geometry", "LearnedConditional", "LearnedSolver", "Solved"]
 
 import abc
 import copy
@@ -63,6 +63,21 @@ class Geometry:
         )
 
 
+@dataclass(frozen=True)
+class Solved:
+    r"""All that a loss may look at of an estimate.
+
+    Arguments:
+        x: The estimate, with shape :math:`(*, n)`.
+        iterates: The fields on the way, if they were asked for, with shape :math:`(k, *, n)`.
+        theta: The parameters that are estimated with it, with shape :math:`(*, c, p)`.
+    """
+
+    x: Float[Tensor, "*batch n"]
+    iterates: Float[Tensor, "k *batch n"] | None = None
+    theta: Float[Tensor, "*batch c p"] | None = None
+
+
 class LearnedConditional(Estimator):
     r"""An estimate by a network, and draws by Matheron's rule: an approximation."""
 
@@ -106,6 +121,18 @@ class LearnedConditional(Estimator):
         for last in self.iterates(y):  # noqa: B007
             pass
         return last.to(torch.float64)
+
+    def solved(self, y: Float[Tensor, "*batch m"], iterates: bool = False) -> Solved:
+        r"""Returns the estimate, with what else it has for a loss to look at.
+
+        Arguments:
+            y: The data.
+            iterates: Whether the fields on the way are wanted too.
+        """
+        if not iterates:
+            return Solved(self.estimate(y))
+        path = self.trajectory(y)
+        return Solved(path[-1], path)
 
     def geometry(self, y: Float[Tensor, "*batch m"]) -> Geometry:
         r"""Returns what the data tell, by how their gradient answers to a rise of the field."""

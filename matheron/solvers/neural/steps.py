@@ -2,7 +2,7 @@ r"""The networks of one step of a learned descent: from gradients to a direction
 
 from __future__ import annotations
 
-__all__ = ["LightStep", "NetworkStep", "RecurrentStep", "Step"]
+__all__ = ["LightStep", "NetworkStep", "RecurrentStep", "Step", "bent"]
 
 import abc
 import torch
@@ -203,6 +203,16 @@ class RecurrentStep(Step):
         return self.leave(h), (places, state)
 
 
+def bent(g: Tensor, bound: float) -> Tensor:
+    r"""Returns :math:`a \, \mathrm{asinh}(g / a)`: numbers under the bound stay, others bend.
+
+    Example:
+        >>> [round(v, 2) for v in bent(torch.tensor([0.1, 300.0]), 3.0).tolist()]
+        [0.1, 15.9]
+    """
+    return bound * (g / bound).asinh()
+
+
 class NetworkStep(Step):
     r"""Any network as a step with a memory: what one step sees may span the whole field.
 
@@ -285,7 +295,7 @@ class NetworkStep(Step):
         known, h, moved = memory
         gain = self.log_gain.exp().repeat_interleave(self.channels)
         g = slopes * gain.reshape(-1, *(1,) * self.dims)
-        seen = [self.bound * (g / self.bound).asinh(), known, h.tanh()]
+        seen = [bent(g, self.bound), known, h.tanh()]
         found = self.network(torch.cat([*seen, moved] if self.tracks else seen, dim=1))
         direction, h = found.split([self.channels, self.width], dim=1)
         return direction, (known, h, moved - direction)
