@@ -115,7 +115,7 @@ def fit(
         str | None,
         typer.Option(
             help="auto, kriging, vecchia, inducing, spde or advection-diffusion; for an OSSE made "
-            "with --train unet, 4dvarnet or fixedpoint. [auto]"
+            "with --train unet, 4dvarnet, fixedpoint or 4dvarnet-spde. [auto]"
         ),
     ] = None,
     variable: Variable = None,
@@ -172,13 +172,21 @@ def fit(
         typer.Option(help="Other fields that it learns with, e.g. sst, of an OSSE with --sst."),
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--from", help="A trained solver to begin with: its folder.")
+        Path | None,
+        typer.Option(
+            "--from",
+            help="A trained solver to begin with; 4dvarnet-spde takes it as it is.",
+        ),
+    ] = None,
+    law_updates: Annotated[
+        int | None, typer.Option(min=1, help="Updates of the law of 4dvarnet-spde. [400]")
     ] = None,
 ) -> None:
     """Fit a model to some data by maximum likelihood, or let a solver learn on an OSSE."""
     plan: dict[str, Any] = {"updates": updates, "window": window, "step": step, "oceans": oceans}
     plan |= {"first": first, "purpose": purpose, "lead": lead, "supervision": supervision}
     plan |= {"precision": precision, "covariates": listed(covariates)}
+    plan |= {"law_updates": law_updates}
     if method in LEARNED:
         reading = (variable, lon, lat, time, x, y, mdt, quantity)
         others = (*reading, trend, metric, config, alpha, velocity)

@@ -21,17 +21,21 @@ from .settings import Settings
 from .training import training_bar
 from .. import compare
 from ..compare import Plan
+from ..compare.learning import LAW_RUN
+from ..compare.plans import LAW
 from ..data import Gridded, Observations
 from ..data.errors import call, refuse
 from ..data.quantity import ABSOLUTE, metres
 from ..data.write import whole_or_not
 from ..domain import Grid
-from ..fit import model_folder
+from ..fit import LearnedModel, model_folder
+from ..mappers.first_guess import FirstGuess
 from ..mappers.learned import LOG, LearnedMapper, learned
 from ..mappers.problem import Mapped, Problem
 from ..osse import Experiment
 
 PLAN, RUN, OCEANS = "plan.json", "run.safetensors", "oceans.safetensors"
+LEFT = (RUN, LAW_RUN, PLAN, OCEANS)
 """What was asked for, where the training stands, and on what: until the model is there."""
 
 
@@ -72,10 +76,14 @@ def train_model(
         return _finished(folder)
     ocean = Experiment.load(experiment)
     known = _known(folder, asked) if resume else None
+    guess = None
+    if first is not None and asked.get("method") == LAW:
+        asked, known_guess = _as_trained(first) | asked, first.others.get("guess")
+        guess = known_guess if isinstance(known_guess, FirstGuess) else None
     plan, command = known or (Plan(**asked), command)
     with _begun(folder):
         with working("prepare the oceans to train on"):
-            course = compare.course_of(ocean, plan, say, folder / OCEANS)
+            course = compare.course_of(ocean, plan, say, folder / OCEANS, guess)
         fabric = compare.hardware_of(plan, accelerator or "cpu")
         if minutes is not None and known is None:
             with working("time some updates"):
@@ -89,6 +97,13 @@ def train_model(
             compare.learn(course, folder, **kept, fabric=fabric, progress=tell, start=first)
     say(f"wrote {folder}/")
     return _finished(folder)
+
+
+def _as_trained(model: LearnedModel) -> dict[str, Any]:
+    r"""Returns what a plan has to be for the law of the field of a solver that is trained."""
+    card, first = model.card, "oi" if "guess" in model.others else "none"
+    told = {"purpose": card.purpose, "lead": card.lead, "window": model.grid.shape[0]}
+    return told | {"first": first, "covariates": tuple(card.covariates)}
 
 
 def _check_accelerator(name: str | None) -> None:
@@ -140,7 +155,7 @@ def _begun(folder: Path) -> Iterator[None]:
     try:
         yield
     except ValueError:
-        if not (folder / RUN).exists():
+        if not any((folder / name).exists() for name in (RUN, LAW_RUN)):
             for name in (PLAN, OCEANS):
                 (folder / name).unlink(missing_ok=True)
             if new:
@@ -151,7 +166,7 @@ def _begun(folder: Path) -> Iterator[None]:
 def _finished(folder: Path) -> str:
     r"""Removes what is left of a training whose model is there; returns the model in words."""
     card = learned(folder).model.card
-    for name in (RUN, PLAN, OCEANS):
+    for name in LEFT:
         (folder / name).unlink(missing_ok=True)
     scores = card.scores
     days = ", ".join(f"{k} {a} to {b}" for k, (a, b) in card.split.items())

@@ -22,7 +22,7 @@ else:
 
 MARKOV = ("spde", "advection-diffusion")
 """The methods with a prior of their own, and one solver."""
-LEARNED = ("unet", "4dvarnet", "fixedpoint")
+LEARNED = ("unet", "4dvarnet", "fixedpoint", "4dvarnet-spde")
 """The methods that learn on an experiment."""
 METHODS = ("auto", "kriging", "vecchia", "taper", "inducing", *MARKOV)
 

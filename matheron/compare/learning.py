@@ -18,6 +18,7 @@ from pathlib import Path
 from torch import Generator, Tensor
 
 from .course import Course
+from .field_laws import with_law
 from .lessons import Lesson
 from .plans import PRECISIONS, VALIDATIONS, Plan
 from .withheld import NOISY, clean
@@ -26,11 +27,14 @@ from ..fit import Card, GapSpread, LearnedModel, save_model
 from ..fit.fabric import hardware
 from ..fit.schedule import History, TrainingProgress
 from ..fit.training import train
-from ..mappers.first_guess import FirstGuess
-from ..mappers.learned import ERROR_SCALES, LearnedMapper
+from ..mappers.departures import Departures
+from ..mappers.field_law import FieldLaw, Windowed
+from ..mappers.learned import CLASSES, ERROR_SCALES, LearnedMapper
 from ..metrics.scores import crps_gaussian
 
 Tell = Callable[[TrainingProgress], None]
+LAW_RUN = "law.safetensors"
+"""Where the training of the law of a field stands."""
 TIMED = 4
 """The updates that are timed."""
 SHARE = 0.85
@@ -76,7 +80,8 @@ def learn(
         fabric: What the training runs on: by default one processor, at the precision of the plan.
         progress: What is told after each update.
         start: A trained solver whose weights are the first ones, e.g. of other data or another
-            purpose; by default they are drawn.
+            purpose; by default they are drawn. Where a law of the field is to be learned, it is
+            taken as it is.
 
     Returns:
         The trained solver, its spread and its card.
@@ -84,10 +89,32 @@ def learn(
     Raises:
         ValueError: What :func:`matheron.fit.train` refuses, or if ``start`` has other weights.
     """
+    fabric = hardware_of(course.plan) if fabric is None else fabric
+    lawful = course.plan.lawful
+    if lawful and start is not None:
+        model = _taken(start, course, command)
+    else:
+        model = _trained(course, command, checkpoint, fabric, progress, start)
+    if lawful:
+        beside = None if checkpoint is None else checkpoint.with_name(LAW_RUN)
+        model = with_law(model, course, checkpoint=beside, fabric=fabric, progress=progress)
+    model = _calibrated(model, course)
+    save_model(folder, model.solver, model.prior, model.card, others=model.others, classes=CLASSES)
+    return model
+
+
+def _trained(
+    course: Course,
+    command: str,
+    checkpoint: Path | None,
+    fabric: Fabric,
+    progress: Tell | None,
+    start: LearnedModel | None,
+) -> LearnedModel:
+    r"""Returns a solver that is trained, of which nothing is told yet of its errors."""
     plan = course.plan
     source, validation = course.windows()
     units = course.units(source.grid)
-    fabric = hardware_of(plan) if fabric is None else fabric
     solver, prior = plan.made(units)
     if start is not None:
         _begin(solver, start.solver)
@@ -109,12 +136,24 @@ def learn(
     others: dict[str, nn.Module] = {"spread": GapSpread(units.std)}
     if course.guess is not None:
         others["guess"] = course.guess
-    card = _card(course, history, command)
-    model = LearnedModel(solver, prior, card, source.grid, others)
-    model = _calibrated(model, course)
-    classes = {"FirstGuess": FirstGuess}
-    save_model(folder, solver, prior, model.card, others=model.others, classes=classes)
-    return model
+    return LearnedModel(solver, prior, _card(course, history, command), source.grid, others)
+
+
+def _taken(start: LearnedModel, course: Course, command: str) -> LearnedModel:
+    r"""Returns a trained solver as it is, to learn the law of its field."""
+    plan, card = course.plan, start.card
+    own, asked = (card.purpose, card.lead), (plan.purpose, plan.lead)
+    if own != asked or start.grid.shape[0] != plan.window:
+        msg = (
+            f"learn(start=...): expected a solver of windows of {plan.window} days for "
+            f"{asked[0]}, lead {asked[1]}, got one of {start.grid.shape[0]} for {own[0]}, lead "
+            f"{own[1]}. Ask for what it was trained for."
+        )
+        raise ValueError(msg)
+    notes = f"{card.notes}; with the law of its field on {course.about}"
+    card = dataclasses.replace(card, command=command, notes=notes)
+    kept = {k: v for k, v in start.others.items() if k == "guess"}
+    return dataclasses.replace(start, card=card, others={"spread": GapSpread(1.0), **kept})
 
 
 @torch.no_grad()
@@ -204,6 +243,7 @@ class _Held:
         seen: Where the solver saw data, in the window of each day.
         first: The errors of the first guess, likewise.
         noise: The std of the errors of what maps are judged by.
+        law: The std that the law of the field gives, where there is one.
     """
 
     errors: Float[Tensor, "d h w"]
@@ -211,6 +251,7 @@ class _Held:
     seen: Bool[Tensor, "d k h w"]
     first: Float[Tensor, "d h w"] | None = None
     noise: float = 0.0
+    law: Float[Tensor, "d h w"] | None = None
 
     @property
     def all(self) -> Float[Tensor, " j"]:
@@ -256,9 +297,17 @@ def _held(mapper: LearnedMapper, lesson: Lesson) -> tuple[Grid, _Held]:
         k: mapper.covariates.of_order_one(k, *(held(x).flatten() for x in lesson.beside[k]))
         for k in mapper.covariates.names
     }
-    found = mapper.daily(grid, held(lesson.values).flatten(), mask.flatten(), guess, asked, beside)
+    values = held(lesson.values)
+    made = list(mapper.windows(grid, values.flatten(), mask.flatten(), guess, asked, beside))
+    found = torch.stack([window[mapper.wanted] for window in made])
     first = None if lesson.guess is None else errors(wanted(lesson.guess))
-    return grid, _Held(errors(found), counts, mapper.seen(mask), first)
+    maps = _Held(errors(found), counts, mapper.seen(mask), first)
+    if mapper.law is None:
+        return grid, maps
+    runs = values.unfold(0, mapper.times, 1).movedim(-1, 1)
+    windows = Windowed(torch.stack(made), runs, maps.seen)
+    law = Departures(mapper.law, mapper.window(grid), windows, mapper.wanted)
+    return grid, dataclasses.replace(maps, law=law.std())
 
 
 def _calibrated(model: LearnedModel, course: Course) -> LearnedModel:
@@ -273,11 +322,10 @@ def _calibrated(model: LearnedModel, course: Course) -> LearnedModel:
         made = made.over(other)
     noise = min(noise, NOISY**0.5 * _rms(made.all))
     made = dataclasses.replace(made, noise=noise)
-    spread = model.others["spread"]
-    assert isinstance(spread, GapSpread)
-    score = _fit_spread(spread, made, mapper.wanted)
+    sigma = _Sigma(model, made, mapper.wanted)
+    score = _fit_spread(sigma)
     with torch.no_grad():
-        std = torch.stack([spread.of(window[None])[0, mapper.wanted] for window in made.seen])
+        std = sigma.everywhere()
     steps = [a.diff().median().item() for a in grid.axes.values()]
     z, white = made.errors / std, (noise / std).square()[made.counts].mean().item()
     scales = [_scale_along(z, k, made.counts, white) * s for k, s in enumerate(steps)]
@@ -299,41 +347,73 @@ def _rms(errors: Tensor) -> float:
     return errors.square().mean().sqrt().item()
 
 
-def _fit_spread(spread: GapSpread, made: _Held, middle: int) -> float:
+class _Sigma:
+    r"""The std of maps of days held out, as their errors are to have it.
+
+    Arguments:
+        model: The trained solver, whose spread and power are fitted.
+        made: The maps.
+        middle: Which day of a window is mapped.
+    """
+
+    def __init__(self, model: LearnedModel, made: _Held, middle: int) -> None:
+        spread, law = model.others["spread"], model.others.get("law")
+        assert isinstance(spread, GapSpread)
+        self.spread, self.made, self.middle = spread, made, middle
+        self.law = law if isinstance(law, FieldLaw) else None
+        self.power = [] if self.law is None else [self.law.power]
+        self.moving = [*spread.parameters(), *self.power]
+
+    def everywhere(self) -> Float[Tensor, "d h w"]:
+        r"""Returns the std of every node of the maps."""
+        gaps = self.spread.of(self.made.seen)[:, self.middle]
+        if self.law is None or self.made.law is None:
+            return gaps
+        return self.law.sigma(self.made.law, gaps)
+
+    def told(self) -> Float[Tensor, " j"]:
+        r"""Returns the std where errors count, that of what judges them left out."""
+        return self.everywhere()[self.made.counts]
+
+    @torch.no_grad()
+    def resize(self) -> None:
+        r"""Gives the std the size of the errors."""
+        size = clean(_rms(self.made.all), self.made.noise) / _rms(self.told())
+        self.spread.level.add_(math.log(size))
+
+
+def _fit_spread(sigma: _Sigma) -> float:
     r"""Fits a spread to errors of the middle of windows by CRPS, and returns that.
 
     Its pattern is that of least CRPS, its size that of the errors: the CRPS of errors with heavy
     tails asks for less than their variance, and ensembles would be too narrow by it.
     """
-    errors = made.all
-    with torch.no_grad():
-        start = clean(_rms(errors), made.noise)
-        spread.level.copy_(torch.tensor(start, dtype=torch.float64).log())
-    optimiser = torch.optim.LBFGS(
-        spread.parameters(), max_iter=ROUNDS, line_search_fn="strong_wolfe"
-    )
+    errors, noise = sigma.made.all, sigma.made.noise
+    for part in sigma.moving:
+        part.requires_grad_(True)
+    sigma.resize()
+    optimiser = torch.optim.LBFGS(sigma.moving, max_iter=ROUNDS, line_search_fn="strong_wolfe")
     zero, scale = torch.zeros_like(errors)[..., None], errors.square().mean().sqrt()
 
     def score() -> Tensor:
-        std = spread.of(made.seen)[:, middle][made.counts]
-        if made.noise:
-            std = (std.square() + made.noise**2).sqrt()
+        std = sigma.told()
+        if noise:
+            std = (std.square() + noise**2).sqrt()
         return crps_gaussian(zero, std[..., None], errors[..., None]).mean() / scale
 
     def closure() -> float:
         optimiser.zero_grad()
         value = score()
-        if made.noise:
-            value = value + RIDGE * spread.slopes.square().sum()
+        if noise:
+            value = value + RIDGE * sigma.spread.slopes.square().sum()
         value.backward()
         return value.item()
 
     optimiser.step(closure)
     optimiser.zero_grad()
-    with torch.no_grad():
-        std = spread.of(made.seen)[:, middle][made.counts]
-        spread.level.add_(math.log(clean(_rms(errors), made.noise) / _rms(std)))
-    spread.requires_grad_(False)
+    sigma.resize()
+    for part in sigma.moving:
+        part.requires_grad_(False)
     return (score() * scale).item()
 
 

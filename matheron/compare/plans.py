@@ -2,7 +2,7 @@ r"""What solvers that learn are made of, and how long they learn."""
 
 from __future__ import annotations
 
-__all__ = ["NETWORKS", "PRECISIONS", "VALIDATIONS", "Plan", "Units"]
+__all__ = ["LAW", "NETWORKS", "PRECISIONS", "VALIDATIONS", "Plan", "Units"]
 
 import math
 
@@ -33,7 +33,9 @@ GROWTH = 1.5
 """How much more each iterate counts than the one before."""
 NEAR = 3.0
 """Within how many days of the wanted one the days of a window count in the training."""
-ITERATIONS = {"unet": 1, "4dvarnet": 3, "fixedpoint": 5}
+LAW = "4dvarnet-spde"
+"""The method that learns the law of the field as well."""
+ITERATIONS = {"unet": 1, "4dvarnet": 3, "fixedpoint": 5, LAW: 3}
 """The iterations of the solvers; steps of a network with several scales need be few."""
 CLOSE = 0.3
 """How far from its projection a field is at first, in errors of the first guess."""
@@ -85,7 +87,9 @@ class Plan:
 
     Arguments:
         method: ``"unet"``: a network from data to field; ``"4dvarnet"``: a descent of a cost,
-            both of which are learned; ``"fixedpoint"``: a projection, again and again.
+            both of which are learned; ``"fixedpoint"``: a projection, again and again;
+            ``"4dvarnet-spde"``: the descent, and the law of the field, told from its maps, that
+            std and members are made of.
         window: The number of days that a day is mapped from, odd.
         step: The step of the grid, in degrees; by default 0.2 for tracks, that of the images for
             images.
@@ -109,6 +113,7 @@ class Plan:
         precision: The precision of networks while they learn: ``"32"``; or ``"bf16"``, about
             twice as fast where the processor has it.
         covariates: The names of other fields of the ocean that it is given beside the data.
+        law_updates: The number of updates of what tells the law of the field.
 
     Raises:
         ValueError: If the method is not known, or a number not positive.
@@ -132,6 +137,7 @@ class Plan:
     supervision: str = "truth"
     precision: str = "32"
     covariates: Sequence[str] = ()
+    law_updates: int = 400
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "covariates", tuple(self.covariates))  # a list in a file
@@ -141,7 +147,8 @@ class Plan:
                 "Choose one."
             )
             raise ValueError(msg)
-        names = ("window", "step", "patch", "iterations", "updates", "batch", "rate", "oceans")
+        numbers = "window step patch iterations updates batch rate oceans law_updates"
+        names = numbers.split()
         given = [k for k in names if getattr(self, k) is not None]
         wrong = [k for k in given if not 0 < getattr(self, k) < math.inf]
         if wrong or (self.width is not None and self.width < 1):
@@ -175,6 +182,12 @@ class Plan:
 
     def _check_covariates(self) -> None:
         names = self.covariates
+        if self.lawful and self.blind:
+            msg = (
+                f"Plan(supervision={self.supervision}): expected truth for {LAW}, whose law is "
+                "that of true fields, got data. Use 4dvarnet, or --supervision truth."
+            )
+            raise ValueError(msg)
         unknown = [k for k in names if k not in COVARIATES] + (
             list(names) if len(set(names)) < len(names) else []
         )
@@ -195,6 +208,11 @@ class Plan:
     def steps(self) -> int:
         r"""The iterations of the solver."""
         return self.iterations or ITERATIONS[self.method]
+
+    @property
+    def lawful(self) -> bool:
+        r"""Whether the law of the field is learned too."""
+        return self.method == LAW
 
     @property
     def blind(self) -> bool:
@@ -303,5 +321,6 @@ NETWORKS: dict[str, Callable[[Plan, Units], Made]] = {
     "unet": _direct,
     "4dvarnet": _descent,
     "fixedpoint": _projected,
+    LAW: _descent,
 }
 """What makes solver and prior, by method."""

@@ -3,6 +3,7 @@ r"""Maps by trained solvers: a window of days about each day, tile by tile."""
 from __future__ import annotations
 
 __all__ = [
+    "CLASSES",
     "ERROR_SCALES",
     "LOG",
     "LearnedMapper",
@@ -17,13 +18,15 @@ import math
 import torch
 import torch.nn as nn
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from jaxtyping import Bool, Float
 from pathlib import Path
 from torch import Generator, Tensor
 
 from .covariates import Covariates
+from .departures import Departures
+from .field_law import FieldLaw, Windowed
 from .first_guess import FirstGuess
 from .problem import Mapped, Problem, Say
 from ..data.batches import GUESS
@@ -56,6 +59,8 @@ NARROW = 0.15
 LOG = "log_"
 """What the name of a variable begins with if it is the logarithm of another."""
 DIMS = ("time", "lat", "lon")
+CLASSES = {"FirstGuess": FirstGuess, "FieldLaw": FieldLaw}
+"""What a trained solver may have beside it."""
 ERROR_SCALES = ("error_duration", "error_lat", "error_lon")
 """The scales of errors in days and degrees, among the numbers of a card."""
 
@@ -73,7 +78,7 @@ def learned(folder: Path, variable: str | None = None, units: str | None = None)
         InputError: If the folder does not hold such a model, or is of another variable, or of
             other units.
     """
-    model = load_model(folder, classes={"FirstGuess": FirstGuess})
+    model = load_model(folder, classes=CLASSES)
     where, card = call("learned", folder=folder), model.card
     if card.variable != f"{LOG}{variable}":  # problems of positive fields are of logarithms
         _check_same(where, card, variable, units)
@@ -113,7 +118,8 @@ class LearnedMapper:
     all days of the map, and takes those about them if they are there. Of a forecast, no day knows
     of data after its lead. The std is what the density of the data tells of the errors on days
     held out of the training; draws are the mean plus Gaussian errors with that std, and with the
-    correlations that errors had on these days.
+    correlations that errors had on these days. Where a law of the field was trained with it, std
+    and draws are of that law: see :class:`FieldLaw`.
 
     Arguments:
         model: The trained solver.
@@ -136,6 +142,8 @@ class LearnedMapper:
         self.turns = _turns(model.card.symmetries)
         self.steps = [a.diff().median().item() for a in model.grid.axes.values()]
         self.covariates = Covariates(model.card.covariates)
+        law = model.others.get("law")
+        self.law = law if isinstance(law, FieldLaw) else None
 
     def __call__(self, problem: Problem, say: Say) -> Mapped:
         self._check(problem)
@@ -164,7 +172,6 @@ class LearnedMapper:
     def _width(grid: Grid) -> float:
         return math.cos(math.radians(grid.axes["lat"].mean().item()))
 
-    @torch.no_grad()
     def daily(
         self,
         grid: Grid,
@@ -185,8 +192,32 @@ class LearnedMapper:
             beside: The fields that it was trained with, of order one: see
                 :meth:`Covariates.of_order_one`.
         """
+        windows = self.windows(grid, values, mask, guess, asked, beside)
+        return torch.stack([window[self.wanted] for window in windows])
+
+    def windows(
+        self,
+        grid: Grid,
+        values: Float[Tensor, " n"],
+        mask: Bool[Tensor, " n"],
+        guess: Float[Tensor, " n"] | None = None,
+        asked: Bool[Tensor, " d"] | None = None,
+        beside: Mapping[str, Known] | None = None,
+        turned: bool = True,
+    ) -> Iterator[Float[Tensor, "t h w"]]:
+        r"""Yields the estimates of all days of each window, which :meth:`daily` is made of.
+
+        Arguments:
+            grid: A grid of consecutive days.
+            values: The data of its cells.
+            mask: Where there are some.
+            guess: The first guess, for solvers that mend one.
+            asked: Which windows are asked for: others are zero. All by default.
+            beside: The fields that it was trained with.
+            turned: Whether estimates are averaged over the symmetries of the field.
+        """
         self.covariates.check(beside or {})
-        window = self._window(grid)
+        window = self.window(grid)
         small = on_grid(self.model.prior, self._tile(window))
         whole = on_grid(self.model.prior, window)
         cut = [k for k in DIMS[1:] if len(window.axes[k]) > self.patch]
@@ -196,32 +227,37 @@ class LearnedMapper:
         parts = {k: x.reshape(grid.shape) for k, x in fields.items()}
         names = self.covariates.names
         others = {k: [x.reshape(grid.shape) for x in (beside or {})[k]] for k in names}
-        found, days = [], mask.reshape(grid.shape)
+        days, turns = mask.reshape(grid.shape), self.turns if turned else self.turns[:1]
         for a in range(grid.shape[0] - self.times + 1):
             if asked is not None and not asked[a]:
-                found.append(values.new_zeros(grid.shape[1:]))
+                yield values.new_zeros(window.shape)
                 continue
             span, now = slice(a, a + self.times), self.visible[:, None, None]
             told = {k: x[span] for k, x in parts.items()}
             for name, (x, known) in others.items():
                 seen = known[span] & now
                 told |= {name: torch.where(seen, x[span], 0.0), f"{name}_known": seen.double()}
-            found.append(self._averaged(solver, whole, told, days[span] & now))
-        return torch.stack(found)
+            yield self._averaged(solver, whole, told, days[span] & now, turns)
 
+    @torch.no_grad()
     def _averaged(
-        self, solver: Tiled, whole: Prior, told: Mapping[str, Tensor], seen: Tensor
-    ) -> Tensor:
-        r"""Returns the mean of the estimates of the wanted day from data turned each way."""
+        self,
+        solver: Tiled,
+        whole: Prior,
+        told: Mapping[str, Tensor],
+        seen: Tensor,
+        ways: Sequence[tuple[Turns, float]],
+    ) -> Float[Tensor, "t h w"]:
+        r"""Returns the mean of the estimates of a window from data turned each way."""
         if not seen.any():
-            return seen.new_full(seen.shape[1:], self.mean, dtype=torch.float64)
-        days = []
-        for turns, sign in self.turns:
+            return seen.new_full(seen.shape, self.mean, dtype=torch.float64)
+        found = []
+        for turns, sign in ways:
             signs = {k: _sign(turns, k) for k in told}
             y = torch.cat([signs[k] * _turned(x, turns).flatten() for k, x in told.items()])
             x = self._solved(solver, whole, y, _turned(seen, turns).flatten())
-            days.append(sign * _turned(x, turns)[self.wanted])
-        return torch.stack(days).mean(dim=0)
+            found.append(sign * _turned(x, turns))
+        return torch.stack(found).mean(dim=0)
 
     def _solved(
         self, solver: Tiled, whole: Prior, y: Tensor, seen: Tensor
@@ -249,7 +285,8 @@ class LearnedMapper:
         windows = mask.unfold(0, self.times, 1).movedim(-1, 1)
         return windows & self.visible[:, None, None]
 
-    def _window(self, grid: Grid) -> Grid:
+    def window(self, grid: Grid) -> Grid:
+        r"""Returns the grid of a window of a grid of days."""
         lat, lon = grid.axes["lat"], grid.axes["lon"]
         return Grid(time=grid.axes["time"][: self.times], lat=lat, lon=lon, metric=grid.metric)
 
@@ -328,7 +365,7 @@ class _Windowed(Conditional):
         many = self.inner.shape[0]
         self.beside = mapper.covariates.of(problem, self.days, before, many, say)
         self.scales = [numbers[k] for k in ERROR_SCALES]
-        self.last: tuple[Tensor, Tensor] | None = None
+        self.last: tuple[Tensor, Tensor, Departures | None] | None = None
 
     def _cells(self, y: Float[Tensor, " m"]) -> Cells:
         return to_cells(self.days, self.problem.points, y)
@@ -342,11 +379,31 @@ class _Windowed(Conditional):
         return torch.stack(rows).reshape(*y.shape[:-1], -1)
 
     def _mean(self, y: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+        return self._made(y)[0]
+
+    def departures(self, y: Float[Tensor, " m"]) -> Departures | None:
+        r"""Returns what members depart from the map by, where a law of the field was trained."""
+        return self._made(y)[1]
+
+    def _made(self, y: Float[Tensor, " m"]) -> tuple[Tensor, Departures | None]:
         if self.last is None or not torch.equal(self.last[0], y):
-            cells, guess = self._cells(y), self._guess(y)
-            daily = self.mapper.daily(self.days, cells.mean, cells.mask, guess, beside=self.beside)
-            self.last = (y, self._interpolated(daily.flatten()))
-        return self.last[1]
+            cells, mapper = self._cells(y), self.mapper
+            told = (cells.mean, cells.mask, self._guess(y))
+            windows = mapper.windows(self.days, *told, beside=self.beside)
+            law = None
+            if mapper.law is not None:
+                windows = iter(kept := list(windows))
+                law = self._departures(mapper.law, kept, cells)
+            daily = torch.stack([window[mapper.wanted] for window in windows])
+            self.last = (y, self._interpolated(daily.flatten()), law)
+        return self.last[1:]
+
+    def _departures(self, law: FieldLaw, windows: list[Tensor], cells: Cells) -> Departures:
+        mean, mask = (x.reshape(self.days.shape) for x in (cells.mean, cells.mask))
+        seen, wanted = self.mapper.seen(mask), self.mapper.wanted
+        values = mean.unfold(0, self.mapper.times, 1).movedim(-1, 1)
+        made = Windowed(torch.stack(windows), values, seen)
+        return Departures(law, self.mapper.window(self.days), made, wanted)
 
     def _guess(self, y: Float[Tensor, " m"]) -> Float[Tensor, " k"] | None:
         law = self.mapper.model.others.get("guess")
@@ -357,15 +414,25 @@ class _Windowed(Conditional):
     def std(
         self, y: Float[Tensor, " m"], size: int, generator: Generator | None
     ) -> Float[Tensor, " n"]:
-        return self._interpolated(self.mapper.spread(self.days, self._cells(y).mask).flatten())
+        return self._interpolated(self._sigma(y).flatten())
+
+    def _sigma(self, y: Float[Tensor, " m"]) -> Float[Tensor, "d h w"]:
+        gaps, law = self.mapper.spread(self.days, self._cells(y).mask), self.departures(y)
+        if law is None or self.mapper.law is None:
+            return gaps
+        return self.mapper.law.sigma(law.std(), gaps)
 
     def sample(
         self, y: Float[Tensor, " m"], size: int, generator: Generator | None = None
     ) -> Float[Tensor, "size n"]:
-        errors = self._interpolated(correlated(self.inner, self.scales, size, generator))
+        law = self.departures(y)
+        if law is None:
+            errors = correlated(self.inner, self.scales, size, generator)
+        else:
+            errors = law.sample(size, generator).flatten(1)
         # an average of neighbours is less variable than they are
         nodes, weights = self.corners
-        errors = errors / self._shrunk(nodes, weights)
+        errors = self._interpolated(errors) / self._shrunk(nodes, weights)
         return self.estimate(y) + self.std(y, size, generator) * errors
 
     def _shrunk(self, nodes: Tensor, weights: Tensor) -> Float[Tensor, " n"]:

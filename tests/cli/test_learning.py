@@ -115,6 +115,23 @@ def test_a_training_begins_with_the_weights_of_another(lab, cli, monkeypatch):
     assert "Name a model of the same method" in ran.err
 
 
+def test_the_law_of_a_field_is_learned_beside_a_solver(lab, cli):
+    fit = ("fit", "osse", "--step", 0.5, "--method", "4dvarnet-spde", "--law-updates", 3)
+    ran = done(cli(*fit, "--from", "model", "-o", "lawful"))
+    assert "with the law of its field" in ran.out
+    assert {p.name for p in (lab / "lawful").iterdir()} == {"model.json", "weights.safetensors"}
+    first = str(tracks(lab)["time"].iloc[0])[:10]
+    spans = f"--grid=-64:-58:0.5,34:40:0.5,{first}:{first}:1"
+    for name in ("model", "lawful"):
+        done(cli("map", "tracks.csv", spans, "--model", name, "-o", f"{name}.nc"))
+    with xr.open_dataset("model.nc") as alone, xr.open_dataset("lawful.nc") as lawful:
+        names = [k for k in alone if k.endswith("_std")]
+        assert np.array_equal(alone[names[0][:-4]], lawful[names[0][:-4]])
+        assert not np.allclose(alone[names[0]], lawful[names[0]])
+    blind = ("--supervision", "data", "-o", "x")
+    refused(cli("fit", "osse", "--method", "4dvarnet-spde", *blind), "expected truth")
+
+
 def test_a_trained_solver_maps_tracks(lab, cli):
     table = tracks(lab)
     first = str(table["time"].iloc[len(table) // 2])[:10]

@@ -185,6 +185,7 @@ class AdvectionDiffusion(MarkovPrior):
         self.velocity = self._velocity(velocity)
         self.lattice = self._cover(lattice, margin, interpolation, stabilize)
         self._excess = Excess(self.lattice)
+        self._chain: Evolution | None = None
         self.transport = Transport(self.lattice, conservative, stabilize)
         self._fields = self._timed()
         self.initial = _checked(initial, len(self.lattice))
@@ -352,11 +353,22 @@ class AdvectionDiffusion(MarkovPrior):
                     f"{tuple(value.shape)}. Give one value per node of prior.lattice."
                 )
                 raise ValueError(msg)
-        new = copy.copy(self)
+        new = self.along(None)
         kept = {
             k: v for k, v in self._fields.items() if (k, "variance" in values) != ("tau", True)
         }
         new._fields = kept | {k: NodalField(v) for k, v in values.items()}
+        return new
+
+    def along(self, chain: Evolution | None) -> AdvectionDiffusion:
+        r"""Returns the same equation with a chain that is given, e.g. of other coefficients.
+
+        Arguments:
+            chain: The chain, with as many steps as there are; ``None`` for that of its own
+                coefficients.
+        """
+        new = copy.copy(self)
+        new._chain = chain
         return new
 
     def _dynamics(self, k: int) -> Dynamics:
@@ -367,6 +379,8 @@ class AdvectionDiffusion(MarkovPrior):
 
         Steps of one length are one object if the coefficients do not vary in time.
         """
+        if self._chain is not None:
+            return self._chain
         varies = any(field.varies for field in self._fields.values())
         first = self._dynamics(0)
         lengths = self.timeline.steps.tolist()
@@ -390,13 +404,14 @@ class AdvectionDiffusion(MarkovPrior):
         steps = self.timeline.steps
         return first.stationary(steps[0].item() if len(steps) else 0.0)
 
-    def _first_mean(self) -> Float[Tensor, " N"] | None:
+    def first_mean(self) -> Float[Tensor, " N"] | None:
+        r"""Returns the mean of the nodes at the first time, or ``None`` where it is zero."""
         if isinstance(self.initial, MarkovPrior):
             return self.initial.mean(self.lattice.points) - self.constant
         return self.initial[0] - self.constant if isinstance(self.initial, tuple) else None
 
     def mean(self, points: Points) -> Float[Tensor, " m"]:
-        start = self._first_mean()
+        start = self.first_mean()
         if start is None or not start.any():
             return super().mean(points)
         with torch.no_grad():  # a fit holds the mean of the data while it moves the parameters

@@ -82,7 +82,8 @@ class AugmentedConditional(LearnedConditional):
         batch = geometry.start.shape[:-1]
         d, w = self.arrays(geometry.guess), self.arrays(geometry.weight)
         sea = self.sea.expand(len(w), *self.sea.shape[1:])
-        found = self.solver.guess(torch.cat([d, w, sea], dim=1))
+        told = self.beside(geometry)[:1] if self.solver.first == "guess" else []
+        found = self.solver.guess(torch.cat([d, w, *told, sea], dim=1))
         z, fields = found.split([self.layout.channels, self.prior.channels], dim=1)
         x = geometry.start + self.scale * self.layout.gather(z, batch)
         return x.to(self.solver.dtype), theta + self._coarse(fields, batch)
@@ -237,7 +238,8 @@ class AugmentedVariational(LearnedSolver[AugmentedSPDE]):
 
     Arguments:
         guess: A network of :math:`2 c + 1` channels, for :math:`c` of the field, as for
-            :class:`DirectInversion`, that gives :math:`c + p`, for :math:`p` of the parameters.
+            :class:`DirectInversion`, or of :math:`3 c + 1` with ``first="guess"``, that gives
+            :math:`c + p`, for :math:`p` of the parameters.
         conditioner: What conditions the field given its parameters: ``SparseCholesky()``.
         network: The network of a step, of :math:`4 c + 1 + 2 p + w` channels, that gives
             :math:`c + p + w`, with :math:`w` of memory; or two, with their own weights and
@@ -309,7 +311,8 @@ class AugmentedVariational(LearnedSolver[AugmentedSPDE]):
 
     def check(self, fields: int, parameters: int, dims: int) -> None:
         r"""Says so if a network does not fit a field of so many channels."""
-        needed = {"guess": (self.guess, 2 * fields + 1)}
+        many = 3 if self.first == "guess" else 2
+        needed = {"guess": (self.guess, many * fields + 1)}
         for k, net in enumerate(self.networks):
             channels = 4 * fields + 1 + 2 * parameters + self.width
             needed[f"network {k}"] = (net, channels)  # type: ignore[assignment]
