@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 
+from collections.abc import Iterator
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from ..described import Described
 from ..domain import Grid
 from ..kernels import Matern, separable
 from ..observations import PointObservation
+from ..posterior import Posterior
 from ..priors import GaussianProcess
 from ..solvers.local import LocalKriging
 
@@ -94,10 +96,25 @@ class FirstGuess(Described, nn.Module):
             problem: The data.
             grid: Where it is wanted: days, latitudes and longitudes.
         """
+        return torch.cat([self._law(*part).mean for part in self._parts(problem, grid)])
+
+    @torch.no_grad()
+    def std(self, problem: Problem, grid: Grid) -> Float[Tensor, " n"]:
+        r"""Returns what the same interpolation says of its errors, from where the data are.
+
+        Arguments:
+            problem: The data.
+            grid: Where it is wanted.
+        """
+        return torch.cat([self._law(*part).std() for part in self._parts(problem, grid)])
+
+    def _parts(self, problem: Problem, grid: Grid) -> Iterator[tuple[Problem, Grid]]:
+        r"""Yields the grid, or each of its days, with the data that it is mapped from."""
         if self.lead is None:
-            return self._map(problem, grid)
-        days = [self._map(*self._known(problem, grid, k)) for k in range(grid.shape[0])]
-        return torch.cat(days)
+            yield problem, grid
+            return
+        for k in range(grid.shape[0]):
+            yield self._known(problem, grid, k)
 
     def _known(self, problem: Problem, grid: Grid, k: int) -> tuple[Problem, Grid]:
         r"""Returns what is known of a day when it is mapped, and its grid."""
@@ -110,14 +127,26 @@ class FirstGuess(Described, nn.Module):
         offset = _days_between(problem.grid, grid)
         return problem.take((t >= now - self.reach + offset) & (t < now + offset)), day
 
-    def _map(self, problem: Problem, grid: Grid) -> Float[Tensor, " n"]:
+    def _law(self, problem: Problem, grid: Grid) -> Posterior | _Nothing:
         prior = GaussianProcess(self.kernel, grid)
         if len(problem) == 0:
-            return torch.zeros(len(grid), dtype=torch.float64)
+            return _Nothing(prior)
         data = within(problem, self.reach, MOST)
         seen = PointObservation(grid, data.points, noise_std=self.noise)
         solver = LocalKriging(window=self.reach, max_size=10 * MOST)
-        return solver(prior, seen).estimate(data.anomalies)  # type: ignore[attr-defined]
+        return solver(prior, seen)(data.anomalies)
+
+
+class _Nothing:
+    r"""What is known where there are no data."""
+
+    def __init__(self, prior: GaussianProcess) -> None:
+        self.prior = prior
+        self.mean = torch.zeros(len(prior.domain), dtype=torch.float64)
+
+    def std(self) -> Float[Tensor, " n"]:
+        r"""Returns the standard deviation of the field."""
+        return self.prior.variance(self.prior.domain.points).sqrt()
 
 
 def _days_between(one: Grid, other: Grid) -> float:

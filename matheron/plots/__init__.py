@@ -27,11 +27,13 @@ __all__ = [
     "score_plane",
     "spread_skill",
     "time_series",
+    "told_errors",
     "track_spectra",
     "uncertainty",
     "variogram",
 ]
 
+from .day_by_day import told_errors
 from .diagnostics import calibration, coverage, pit, ranks, spread_skill, variogram
 from .hovmoller import hovmoller
 from .leaderboard import leaderboard

@@ -33,8 +33,16 @@ def test_with_a_wide_window_it_is_kriging():
     law = FirstGuess(60e3, 2.0, 0.8, 0.3, 2.5, 1.5, reach=50.0)
     p = problem()
     seen = PointObservation(GRID, p.points, noise_std=0.3)
-    exact = Kriging()(GaussianProcess(law.kernel, GRID), seen)(p.values).mean
-    torch.testing.assert_close(law.of(p, GRID), exact, rtol=0, atol=1e-9)
+    exact = Kriging()(GaussianProcess(law.kernel, GRID), seen)(p.values)
+    torch.testing.assert_close(law.of(p, GRID), exact.mean, rtol=0, atol=1e-9)
+    torch.testing.assert_close(law.std(p, GRID), exact.std(), rtol=0, atol=1e-9)
+
+
+def test_where_there_are_no_data_the_std_is_that_of_the_field():
+    law = FirstGuess(60e3, 2.0, 0.8, 0.3, 2.5, 1.5, reach=50.0)
+    nothing = problem().take(torch.zeros(40, dtype=torch.bool))
+    assert torch.allclose(law.std(nothing, GRID), torch.tensor(0.8).double())
+    assert (law.of(nothing, GRID) == 0).all()
 
 
 @pytest.mark.parametrize("lead", [0, 1])
