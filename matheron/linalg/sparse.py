@@ -19,9 +19,12 @@ from torch import Tensor
 from typing import Any, TypeVar
 
 from .compiled import compiled
+from .merging import apply_columns, beside, union
 from .threads import chunked, in_threads
 
 T = TypeVar("T")
+FEW = 4
+"""Columns from which a product is worth our own loop."""
 
 
 class Pattern:
@@ -184,8 +187,9 @@ class Sparse:
         """
         parts = [(i, j, b) for i, row in enumerate(blocks) for j, b in enumerate(row) if b]
         key = ("block", *((i, j, b.pattern) for i, j, b in parts))
-        assembly = parts[0][2].pattern.keep(key, lambda: _block_assembly(parts))
-        return assembly(torch.cat([b.values for _, _, b in parts]))
+        whole = parts[0][2].pattern.keep(key, lambda: _Blocks(parts))
+        values = torch.cat([b.values for _, _, b in parts])
+        return cls(whole.pattern, values.index_select(0, whole.source))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -238,9 +242,12 @@ class Sparse:
     def __add__(self, other: Sparse) -> Sparse:
         if self.pattern is other.pattern:
             return Sparse(self.pattern, self.values + other.values)
-        a, b = self.pattern, other.pattern
-        assembly = a.keep(("structure", b), lambda: _union(a, b))
-        return assembly(torch.cat([self.values, other.values]))
+        both = self._union(other.pattern)
+        values = both.wider(self.values).index_add(0, both.second, other.values)
+        return Sparse(both.pattern, values)
+
+    def _union(self, other: Pattern) -> _Union:
+        return self.pattern.keep(("union", other), lambda: _Union(self.pattern, other))
 
     def scale(
         self, rows: Float[Tensor, " n"] | None = None, columns: Float[Tensor, " m"] | None = None
@@ -263,8 +270,8 @@ class Sparse:
 
     def structure(self, other: Pattern) -> Sparse:
         """Return the matrix with the places of another pattern too, where it is zero."""
-        assembly = self.pattern.keep(("structure", other), lambda: _union(self.pattern, other))
-        return assembly(torch.cat([self.values, self.values.new_zeros(other.nnz)]))
+        both = self._union(other)
+        return Sparse(both.pattern, both.wider(self.values))
 
     def sandwich(self, A: Sparse) -> Float[Tensor, " m"]:
         """Return the diagonal of A Z A', reading the entries of this Z that are in its pattern.
@@ -291,22 +298,36 @@ class Sparse:
 _DIAGONALS: dict[int, Pattern] = {}
 
 
-def _union(a: Pattern, b: Pattern) -> Assembly:
-    rows, columns = np.concatenate([a.rows, b.rows]), np.concatenate([a.indices, b.indices])
-    union = Assembly(rows, columns, a.shape)
-    if union.pattern.nnz == a.nnz:  # nothing new: what is known of the pattern holds
-        union.pattern = a
-    return union
+class _Union:
+    """A sum of two patterns."""
+
+    def __init__(self, a: Pattern, b: Pattern) -> None:
+        rows, first, second = union((a.indptr, a.indices), (b.indptr, b.indices))
+        # where nothing is new, what is known of the pattern holds
+        self.pattern = a if first is None else Pattern(*rows, a.shape)
+        self.first = None if first is None else torch.as_tensor(first)
+        self.second = torch.as_tensor(second)
+
+    def wider(self, values: Tensor) -> Tensor:
+        """Return the values of the first matrix on the union, zero where it has none."""
+        if self.first is None:
+            return values
+        return values.new_zeros(self.pattern.nnz).index_copy(0, self.first, values)
 
 
-def _block_assembly(parts: Sequence[tuple[int, int, Sparse]]) -> Assembly:
-    heights = {i: b.shape[0] for i, _, b in parts}
-    widths = {j: b.shape[1] for _, j, b in parts}
-    top = np.concatenate([[0], np.cumsum([heights[i] for i in sorted(heights)])])
-    left = np.concatenate([[0], np.cumsum([widths[j] for j in sorted(widths)])])
-    rows = np.concatenate([b.pattern.rows + top[i] for i, _, b in parts])
-    columns = np.concatenate([b.pattern.indices + left[j] for _, j, b in parts])
-    return Assembly(rows, columns, (int(top[-1]), int(left[-1])))
+class _Blocks:
+    """A matrix of blocks."""
+
+    def __init__(self, parts: Sequence[tuple[int, int, Sparse]]) -> None:
+        heights = {i: b.shape[0] for i, _, b in parts}
+        widths = {j: b.shape[1] for _, j, b in parts}
+        top = np.concatenate([[0], np.cumsum([heights[i] for i in sorted(heights)])])
+        left = np.concatenate([[0], np.cumsum([widths[j] for j in sorted(widths)])])
+        rows = lambda p: (p.indptr, p.indices)
+        placed = [(int(top[i]), int(left[j]), rows(b.pattern)) for i, j, b in parts]
+        indptr, indices, source = beside(placed, int(top[-1]))
+        self.pattern = Pattern(indptr, indices, (int(top[-1]), int(left[-1])))
+        self.source = torch.as_tensor(source)
 
 
 def _product_pattern(a: Pattern, b: Pattern) -> Pattern:
@@ -326,7 +347,7 @@ class _Apply(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
         ctx.save_for_backward(values, x)
         ctx.pattern = pattern
-        return torch.as_tensor(pattern.scipy(values.detach().numpy()) @ x.detach().numpy())
+        return _applied(pattern, values, x)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
@@ -337,8 +358,19 @@ class _Apply(torch.autograd.Function):
             for_values = outer_entries(pattern, g, x)
         if ctx.needs_input_grad[1]:
             turned, order = pattern.transpose
-            for_x = torch.as_tensor(turned.scipy(values[order].numpy()) @ g.numpy())
+            if ctx.needs_input_grad[0]:  # the other half of a second derivative would be missing
+                for_x = _applied(turned, values[order], g)
+            else:
+                for_x = _Apply.apply(values[order], g, turned)
         return for_values, for_x, None
+
+
+def _applied(pattern: Pattern, values: Tensor, x: Tensor) -> Tensor:
+    v, columns = values.detach().numpy(), x.detach().numpy()
+    if columns.ndim != 2 or columns.shape[1] < FEW:
+        return torch.as_tensor(pattern.scipy(v) @ columns)
+    columns = np.ascontiguousarray(columns)
+    return torch.as_tensor(apply_columns((pattern.indptr, pattern.indices), v, columns))
 
 
 def outer_entries(pattern: Pattern, a: Tensor, b: Tensor) -> Float[Tensor, " nnz"]:

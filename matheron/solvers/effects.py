@@ -105,6 +105,10 @@ class EffectsConditional(GaussianConditional):
     def whiten(self, columns: Float[Tensor, "m c"]) -> tuple[Tensor, Float[Tensor, "c c"]]:
         r"""Returns :math:`\log |S|` and :math:`C^\top S^{-1} C`, for some columns."""
 
+    def gram(self, columns: Float[Tensor, "m c"]) -> Float[Tensor, "c c"]:
+        r"""Returns :math:`C^\top S^{-1} C`, for some columns."""
+        return self.whiten(columns)[1]
+
     @abc.abstractmethod
     def carry(self, columns: Float[Tensor, "m c"]) -> Float[Tensor, "n c"]:
         r"""Returns the mean of the field at the nodes if the columns were the data."""
@@ -132,7 +136,7 @@ class EffectsConditional(GaussianConditional):
     def _effects_covariance(self) -> Float[Tensor, "q q"]:
         if self.effects.columns.shape[1] == 0:
             return torch.zeros(0, 0, dtype=torch.float64)
-        _, gram = self.whiten(self.effects.columns)
+        gram = self.gram(self.effects.columns)
         return torch.linalg.inv(self.effects.normal_matrix(gram))
 
     @property
@@ -145,7 +149,7 @@ class EffectsConditional(GaussianConditional):
         q = self.effects.columns.shape[1]
         if q == 0:
             return r.new_zeros(len(r), 0)
-        _, gram = self.whiten(torch.cat([self.effects.columns, r.mT], dim=-1))
+        gram = self.gram(torch.cat([self.effects.columns, r.mT], dim=-1))
         return torch.linalg.solve(self.effects.normal_matrix(gram[:q, :q]), gram[:q, q:]).mT
 
     @torch.no_grad()
@@ -160,9 +164,11 @@ class EffectsConditional(GaussianConditional):
     def sample(
         self, y: Float[Tensor, " m"], size: int, generator: Generator | None = None
     ) -> Float[Tensor, "size n"]:
-        x = self.deviate(size, generator)
+        x = self.deviate(size, generator).add_(self.estimate(y))
+        if not self.effects.columns.shape[1]:
+            return x
         b = torch.randn(size, self._rest.shape[1], dtype=torch.float64, generator=generator)
-        return x.add_(self.estimate(y)).add_(b @ self._effects_root.mT @ self._rest.mT)
+        return x.add_(b @ self._effects_root.mT @ self._rest.mT)
 
     @torch.no_grad()
     def variance(self) -> Float[Tensor, " n"]:

@@ -325,6 +325,16 @@ def test_superlu(with_places):
     )
 
 
+@pytest.mark.parametrize("side", [240, 256])
+def test_operations_of_a_square(side):
+    """Within a tenth of the 829/84 multiplications per cube of the side that George counts, for
+    sides whose samples could repeat too.
+    """
+    line = sparse.diags_array([1.0, 1.0, 1.0], offsets=[-1, 0, 1], shape=(side, side))
+    Q = Sparse.from_scipy(sparse.kron(line, line))
+    assert Analysis(Q.pattern, nodes(side, side)).operations < 1.1 * 829 / 84 * side**3
+
+
 @pytest.mark.parametrize("with_places", [True, False])
 def test_fill_grows_as_n_log_n(with_places):
     """Nested dissection of a square: the entries of the factor, per n log2 n, do not grow."""

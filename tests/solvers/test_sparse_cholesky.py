@@ -71,6 +71,27 @@ def test_it_is_kriging_with_the_same_covariance(name: str, sampling: str) -> Non
     assert_close(a.log_evidence, b.log_evidence, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("sampling", ["direct", "matheron"])
+def test_a_factor_in_single_precision_gives_the_same(name: str, sampling: str) -> None:
+    """The mean, the std, and members of the same numbers; for members to the defect."""
+    prior = PRIORS[name]()
+    observation = seen(prior)
+    y = normal(len(observation.points))
+    a = mt.SparseCholesky(sampling, precision="single")(prior, observation)(y)
+    b = mt.SparseCholesky(sampling)(prior, observation)(y)
+    assert a.info["defect"] < 1e-5
+    assert a.info["information"] == pytest.approx(
+        a.conditional.size * a.info["defect"] ** 2 / 4  # type: ignore[attr-defined]
+    )
+    assert_close(a.mean, b.mean, rtol=1e-9, atol=1e-9)
+    for x, z in ((a.std(), b.std()), (a.covariance(), b.covariance())):
+        assert_close(x, z, rtol=1e-9, atol=1e-9)
+    assert_close(a.log_evidence, b.log_evidence, rtol=1e-9, atol=1e-9)
+    near = 1e-9 if sampling == "matheron" else 1e-4
+    assert_close(a.sample(3, generator()), b.sample(3, generator()), rtol=near, atol=near)
+
+
 def test_it_is_kriging_with_the_matern_kernel_but_for_the_lattice() -> None:
     """Named tolerance: 4 % of the std of the field, with 8 steps per lengthscale."""
     grid = mt.Grid(y=line(17) / 8, x=line(17) / 8)
@@ -231,6 +252,8 @@ def test_what_cannot_be_conditioned_is_refused() -> None:
     prior = mt.WhittleMatern(square(), 4.0)
     with pytest.raises(ValueError, match="expected 'direct' or 'matheron', got 'gibbs'"):
         mt.SparseCholesky("gibbs")
+    with pytest.raises(ValueError, match="expected 'double' or 'single', got 'half'"):
+        mt.SparseCholesky(precision="half")
     with pytest.raises(ValueError, match="expected noise_std > 0 for every datum"):
         mt.SparseCholesky()(prior, seen(prior, 0.0))
     gp, observation = mt.GaussianProcess(mt.Matern(1.5), square()), seen(prior)

@@ -2,7 +2,8 @@
 
 The routines are called by symbol, so that what calls them is cached on disk. A matrix is a flat
 array, the place of its first number, and its stride: numbers of a column follow each other.
-Only the lower triangle of a symmetric or triangular matrix is read or written.
+Only the lower triangle of a symmetric or triangular matrix is read or written. Arrays are all in
+double precision, or all in single precision.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202
@@ -42,15 +43,14 @@ __all__ = [
     "symmetric_multiply",
 ]
 
-BYTE, INT, REAL = ir.IntType(8), ir.IntType(32), ir.DoubleType()
-SCALARS = {"c": BYTE, "i": INT, "d": REAL}
+BYTE, INT = ir.IntType(8), ir.IntType(32)
+PRECISIONS = {types.float32: "s", types.float64: "d"}
 NO, YES, LOWER, LEFT, RIGHT, PLAIN = (ord(letter) for letter in "NTLLRN")
 
 
-def _slot(context: Any, builder: Any, kind: str, value: Any, given: Any) -> Any:
+def _slot(context: Any, builder: Any, wanted: Any, value: Any, given: Any) -> Any:
     """Put a scalar in memory, as Fortran reads it by address."""
-    wanted = {"c": types.int8, "i": types.int32, "d": types.float64}[kind]
-    slot = cgutils.alloca_once(builder, SCALARS[kind])
+    slot = cgutils.alloca_once(builder, context.get_value_type(wanted))
     builder.store(context.cast(builder, value, given, wanted), slot)
     return builder.bitcast(slot, BYTE.as_pointer())
 
@@ -62,17 +62,21 @@ def _address(context: Any, builder: Any, kind: Any, value: Any, place: Any) -> A
 
 
 def _fortran(module: str, name: str, kinds: str) -> Callable[..., Any]:
-    """A routine as a numba intrinsic of one tuple: ``c`` a letter, ``i`` an integer, ``d`` a
+    """A routine as a numba intrinsic of one tuple: ``c`` a letter, ``i`` an integer, ``r`` a
     number, ``a`` an array and the place of its first number.
 
-    Routines whose last kind is ``o`` (an output) return that integer.
+    Routines whose last kind is ``o`` (an output) return that integer. The arrays tell whether the
+    numbers are in double or in single precision.
     """
-    symbol = f"matheron_{name}"
-    llvm.add_symbol(symbol, get_cython_function_address(module, name))
+    for letter in PRECISIONS.values():
+        address = get_cython_function_address(module, letter + name)
+        llvm.add_symbol(f"matheron_{letter}{name}", address)
     count, informs = len(kinds), kinds.endswith("o")
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         values = cgutils.unpack_tuple(builder, given[0])
+        real = next(k.dtype for k in signature.args[0].types if isinstance(k, types.Array))
+        wanted = {"c": types.int8, "i": types.int32, "r": real}
         sorts = iter(zip(values, signature.args[0].types, strict=True))
         out = cgutils.alloca_once_value(builder, ir.Constant(INT, 0))
         addresses = []
@@ -82,13 +86,15 @@ def _fortran(module: str, name: str, kinds: str) -> Callable[..., Any]:
                 continue
             value, sort = next(sorts)
             if kind != "a":
-                addresses.append(_slot(context, builder, kind, value, sort))
+                addresses.append(_slot(context, builder, wanted[kind], value, sort))
                 continue
             place, integer = next(sorts)
             place = context.cast(builder, place, integer, types.int64)
             addresses.append(_address(context, builder, sort, value, place))
         shape = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer()] * count)
-        routine = cgutils.get_or_insert_function(builder.module, shape, symbol)
+        routine = cgutils.get_or_insert_function(
+            builder.module, shape, f"matheron_{PRECISIONS[real]}{name}"
+        )
         builder.call(routine, addresses)
         return builder.load(out) if informs else context.get_dummy_value()
 
@@ -99,53 +105,53 @@ def _fortran(module: str, name: str, kinds: str) -> Callable[..., Any]:
 
 
 BLAS, LAPACK = scipy.linalg.cython_blas.__name__, scipy.linalg.cython_lapack.__name__
-_dpotrf = _fortran(LAPACK, "dpotrf", "ciaio")
-_dpotri = _fortran(LAPACK, "dpotri", "ciaio")
-_dtrsm = _fortran(BLAS, "dtrsm", "cccciidaiai")
-_dsyrk = _fortran(BLAS, "dsyrk", "cciidaidai")
-_dgemm = _fortran(BLAS, "dgemm", "cciiidaiaidai")
-_dsymm = _fortran(BLAS, "dsymm", "cciidaiaidai")
-_dtrsv = _fortran(BLAS, "dtrsv", "ccciaiai")
-_dgemv = _fortran(BLAS, "dgemv", "ciidaiaidai")
+_potrf = _fortran(LAPACK, "potrf", "ciaio")
+_potri = _fortran(LAPACK, "potri", "ciaio")
+_trsm = _fortran(BLAS, "trsm", "cccciiraiai")
+_syrk = _fortran(BLAS, "syrk", "cciirairai")
+_gemm = _fortran(BLAS, "gemm", "cciiiraiairai")
+_symm = _fortran(BLAS, "symm", "cciiraiairai")
+_trsv = _fortran(BLAS, "trsv", "ccciaiai")
+_gemv = _fortran(BLAS, "gemv", "ciiraiairai")
 
 
 @compiled
 def factorise(n, a, at, stride):
     """Replace a matrix by its Cholesky factor; the first pivot that is not positive, or zero."""
-    return _dpotrf((LOWER, n, a, at, stride))
+    return _potrf((LOWER, n, a, at, stride))
 
 
 @compiled
 def invert(n, a, at, stride):
     """Replace a Cholesky factor by the inverse of its matrix."""
-    return _dpotri((LOWER, n, a, at, stride))
+    return _potri((LOWER, n, a, at, stride))
 
 
 @compiled
 def solve_right(m, n, turned, t, t_at, t_stride, b, b_at, b_stride):
     """Replace B, with shape (m, n), by B T^-1, or by B T'^-1 if turned."""
     how = YES if turned else NO
-    _dtrsm((RIGHT, LOWER, how, PLAIN, m, n, 1.0, t, t_at, t_stride, b, b_at, b_stride))
+    _trsm((RIGHT, LOWER, how, PLAIN, m, n, 1.0, t, t_at, t_stride, b, b_at, b_stride))
 
 
 @compiled
 def solve_left(m, n, turned, t, t_at, t_stride, b, b_at, b_stride):
     """Replace B, with shape (m, n), by T^-1 B, or by T'^-1 B if turned."""
     how = YES if turned else NO
-    _dtrsm((LEFT, LOWER, how, PLAIN, m, n, 1.0, t, t_at, t_stride, b, b_at, b_stride))
+    _trsm((LEFT, LOWER, how, PLAIN, m, n, 1.0, t, t_at, t_stride, b, b_at, b_stride))
 
 
 @compiled
 def solve_vector(n, turned, t, t_at, t_stride, b, b_at):
     """Replace a vector by T^-1 b, or by T'^-1 b if turned."""
     how = YES if turned else NO
-    _dtrsv((LOWER, how, PLAIN, n, t, t_at, t_stride, b, b_at, 1))
+    _trsv((LOWER, how, PLAIN, n, t, t_at, t_stride, b, b_at, 1))
 
 
 @compiled
 def downdate(n, k, a, a_at, a_stride, c, c_at, c_stride):
     """Take A A' from C, with A of shape (n, k)."""
-    _dsyrk((LOWER, NO, n, k, -1.0, a, a_at, a_stride, 1.0, c, c_at, c_stride))
+    _syrk((LOWER, NO, n, k, -1.0, a, a_at, a_stride, 1.0, c, c_at, c_stride))
 
 
 @compiled
@@ -155,7 +161,7 @@ def multiply(
 ):  # fmt: skip
     """C = alpha A B + beta C, with C of shape (m, n) and k inner terms."""
     p, q = YES if a_turned else NO, YES if b_turned else NO
-    _dgemm((p, q, m, n, k, alpha, a, a_at, a_stride, b, b_at, b_stride, beta, c, c_at, c_stride))
+    _gemm((p, q, m, n, k, alpha, a, a_at, a_stride, b, b_at, b_stride, beta, c, c_at, c_stride))
 
 
 @compiled
@@ -163,7 +169,7 @@ def symmetric_multiply(
     m, n, alpha, a, a_at, a_stride, b, b_at, b_stride, beta, c, c_at, c_stride
 ):  # fmt: skip
     """C = alpha A B + beta C, with A symmetric of shape (m, m) and B of shape (m, n)."""
-    _dsymm(
+    _symm(
         (LEFT, LOWER, m, n, alpha, a, a_at, a_stride, b, b_at, b_stride, beta, c, c_at, c_stride)
     )
 
@@ -172,7 +178,7 @@ def symmetric_multiply(
 def multiply_vector(m, n, turned, alpha, a, a_at, a_stride, x, x_at, y, y_at):
     """y = y + alpha A x, or y + alpha A' x if turned, with A of shape (m, n)."""
     how = YES if turned else NO
-    _dgemv((how, m, n, alpha, a, a_at, a_stride, x, x_at, 1, 1.0, y, y_at, 1))
+    _gemv((how, m, n, alpha, a, a_at, a_stride, x, x_at, 1, 1.0, y, y_at, 1))
 
 
 @compiled

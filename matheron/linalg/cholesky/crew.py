@@ -23,9 +23,14 @@ Task = Callable[[], None]
 
 
 class Pool:
-    """Arrays that are used again: fresh memory is slow."""
+    """Arrays that are used again: fresh memory is slow.
 
-    def __init__(self) -> None:
+    Arguments:
+        dtype: The precision of their numbers.
+    """
+
+    def __init__(self, dtype: type[np.floating] = np.float64) -> None:
+        self.dtype = dtype
         self._lock = threading.Lock()
         self._free: list[np.ndarray] = []
 
@@ -35,7 +40,7 @@ class Pool:
             sizes = [(len(a), k) for k, a in enumerate(self._free) if size <= len(a) <= 2 * size]
             if sizes:
                 return self._free.pop(min(sizes)[1])
-        return np.empty(size)
+        return np.empty(size, self.dtype)
 
     def give(self, *arrays: np.ndarray) -> None:
         """Take arrays back."""

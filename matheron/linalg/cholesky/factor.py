@@ -2,7 +2,7 @@ r"""Sparse Cholesky factors, with gradients."""
 
 from __future__ import annotations
 
-__all__ = ["Analysis", "Cholesky"]
+__all__ = ["Analysis", "Cholesky", "check_values", "columns_of"]
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class Analysis:
         x = None if places is None else places.detach().to("cpu", torch.float64).numpy()
         _check_places(pattern, x)
         self.plan = plan(pattern, dissect(pattern, x))
-        self.pool = Pool()
+        self.pool, self.single = Pool(), Pool(np.float32)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Analysis:
         return self  # nothing of it changes
@@ -74,6 +74,14 @@ class Analysis:
     def release(self) -> None:
         """Forget the memory that is kept for the next factorisation."""
         self.pool.clear()
+        self.single.clear()
+
+    def diagonal_entry(self, L: np.ndarray, column: int) -> float:
+        """Return the entry of a factor on its diagonal, in some column."""
+        f = self.plan.fronts
+        t = int(np.searchsorted(f.begin, column, side="right")) - 1
+        size = self.plan.own(t) + self.plan.edge(t)
+        return float(L[f.panel[t] + (column - f.begin[t]) * (size + 1)])
 
 
 def _check_places(pattern: Pattern, x: np.ndarray | None) -> None:
@@ -129,7 +137,7 @@ class Cholesky:
     ) -> None:
         if analysis is None:
             analysis = Q.pattern.keep("analysis", lambda: Analysis(Q.pattern, places))
-        _check_values(Q, analysis, where)
+        check_values(Q, analysis, where)
         self.Q, self.analysis = Q, analysis
         values = Q.values.detach().contiguous().numpy()
         self._L, lost = factor(analysis.plan, analysis.pool, values)
@@ -157,19 +165,18 @@ class Cholesky:
     def sqrt_solve(self, z: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         r"""Return :math:`P^\top L^{-\top} z`, a draw of covariance :math:`Q^{-1}` if z is white.
 
-        Without gradient.
+        Its gradient reaches z, and not the matrix.
         """
-        if z.numel() == 0:
-            return z.detach().clone()
-        plan, pool = self.analysis.plan, self.analysis.pool
-        given = np.ascontiguousarray(_columns(z.detach()).numpy())
-        space = pool.take(given.size)
-        x = space[: given.size].reshape(given.shape)
-        x[:] = given
-        backward(plan, pool, self._L, x)
-        out = take_rows(x, plan.back, np.empty_like(given))
-        pool.give(space)
-        return torch.as_tensor(out).reshape(z.shape)
+        result: Tensor = _Half.apply(z, self, False)
+        return result
+
+    def half_solve(self, b: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        r"""Return :math:`L^{-1} P b`; of :math:`Q x`, the white noise that a draw x is made of.
+
+        Its gradient reaches b, and not the matrix.
+        """
+        result: Tensor = _Half.apply(b, self, True)
+        return result
 
     def selected_inverse(self) -> Sparse:
         r"""Return the entries of :math:`Q^{-1}` on the pattern of :math:`Q`, without gradient."""
@@ -189,11 +196,29 @@ class Cholesky:
     def _log_determinant(self) -> float:
         return 2 * float(half_log_determinant(self.analysis.plan.fronts, self._L))
 
+    def _half_way(self, b: Tensor, ahead: bool) -> Tensor:
+        if b.numel() == 0:
+            return b.detach().clone()
+        plan, pool = self.analysis.plan, self.analysis.pool
+        given = np.ascontiguousarray(columns_of(b.detach()).numpy())
+        space = pool.take(given.size)
+        x = space[: given.size].reshape(given.shape)
+        if ahead:
+            x = take_rows(given, plan.order, x)
+            forward(plan, pool, self._L, x)
+            out = np.array(x)
+        else:
+            x[:] = given
+            backward(plan, pool, self._L, x)
+            out = take_rows(x, plan.back, np.empty_like(given))
+        pool.give(space)
+        return torch.as_tensor(out).reshape(b.shape)
+
     def _solve(self, b: Tensor) -> Tensor:
         if b.numel() == 0:  # no column, or no unknown: BLAS takes neither
             return b.detach().clone()
         plan, pool = self.analysis.plan, self.analysis.pool
-        given = np.ascontiguousarray(_columns(b.detach()).numpy())
+        given = np.ascontiguousarray(columns_of(b.detach()).numpy())
         space = pool.take(given.size)
         x = take_rows(given, plan.order, space[: given.size].reshape(given.shape))
         forward(plan, pool, self._L, x)
@@ -203,11 +228,11 @@ class Cholesky:
         return torch.as_tensor(out).reshape(b.shape)
 
 
-def _columns(b: Tensor) -> Float[Tensor, "n c"]:
+def columns_of(b: Tensor) -> Float[Tensor, "n c"]:
     return b[:, None] if b.ndim == 1 else b.flatten(start_dim=1)
 
 
-def _check_values(Q: Sparse, analysis: Analysis, where: str) -> None:
+def check_values(Q: Sparse, analysis: Analysis, where: str) -> None:
     if analysis.pattern is not Q.pattern:
         msg = (
             f"{where}: expected an analysis of the same Pattern object, got another one. "
@@ -228,10 +253,7 @@ def _check_values(Q: Sparse, analysis: Analysis, where: str) -> None:
 
 
 def _raise_not_positive(analysis: Analysis, L: np.ndarray, lost: int, where: str) -> None:
-    f = analysis.plan.fronts
-    t = int(np.searchsorted(f.begin, lost, side="right")) - 1
-    size = analysis.plan.own(t) + analysis.plan.edge(t)
-    pivot = L[f.panel[t] + (lost - f.begin[t]) * (size + 1)]
+    pivot = analysis.diagonal_entry(L, lost)
     msg = (
         f"{where}: expected a positive definite precision, got a pivot of {pivot:.3g} at unknown "
         f"{analysis.plan.order[lost]}. Check kappa, tau and the noise for zeros."
@@ -255,15 +277,27 @@ class _Solve(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, b: Tensor, cholesky: Cholesky) -> Tensor:
         x = cholesky._solve(b)
         ctx.cholesky = cholesky
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(values, x)
         return x
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        (x,), cholesky = ctx.saved_tensors, ctx.cholesky
-        for_b, for_values = cholesky._solve(g), None
-        if ctx.needs_input_grad[0]:
-            a, b = _columns(for_b), _columns(x)
-            left, right = torch.cat([a, b], dim=1), torch.cat([b, a], dim=1)
-            for_values = -0.5 * outer_entries(cholesky.Q.pattern, left, right)
+        (values, x), cholesky = ctx.saved_tensors, ctx.cholesky
+        if not ctx.needs_input_grad[0]:  # linear in b: it may be differentiated again
+            return None, _Solve.apply(values, g, cholesky), None
+        for_b = cholesky._solve(g)
+        a, b = columns_of(for_b), columns_of(x)
+        left, right = torch.cat([a, b], dim=1), torch.cat([b, a], dim=1)
+        for_values = -0.5 * outer_entries(cholesky.Q.pattern, left, right)
         return for_values, for_b if ctx.needs_input_grad[1] else None, None
+
+
+class _Half(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, b: Tensor, cholesky: Cholesky, ahead: bool) -> Tensor:
+        ctx.cholesky, ctx.ahead = cholesky, ahead
+        return cholesky._half_way(b, ahead)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        return _Half.apply(g, ctx.cholesky, not ctx.ahead), None, None

@@ -26,6 +26,8 @@ __all__ = ["Dissection", "dissect"]
 
 LEAF = 24
 """Unknowns that are eliminated together at the leaves of the tree."""
+SOME = 4096
+"""Vertices that tell how far neighbours are, for the slope of the diagonals."""
 ROOTS = 16
 """Parts into which the graph is cut before they are given to threads."""
 
@@ -94,36 +96,47 @@ def _axes(groups: Groups, x: np.ndarray, dense: np.ndarray) -> tuple[np.ndarray,
     often in a diamond, and domains that look like one then have short sides.
     """
     k = len(x)
-    reach = np.zeros((2, *x.shape))
-    _all_reaches(groups, x, dense, reach)
     if not 1 < k <= 3:
-        return x, reach
-    step = (reach[0] + reach[1]).mean(axis=1)
+        return x, _reaches(groups, x, dense)
+    some = np.arange(0, x.shape[1], 1 + x.shape[1] // SOME)
+    step = _reaches(groups, x, dense, some).sum(axis=0).mean(axis=1)
     y = x / np.where(step > 0, step, 1.0)[:, None]
     pairs = [(a, b) for a in range(k) for b in range(a)]
-    y = np.stack([y[a] + sign * y[b] for a, b in pairs for sign in (1, -1)])
-    far = np.zeros((2, *y.shape))
-    _all_reaches(groups, y, dense, far)
-    return np.concatenate([y, x]), np.concatenate([far, reach], axis=1)
+    diagonals = [y[a] + sign * y[b] for a, b in pairs for sign in (1, -1)]
+    x = np.concatenate([np.stack(diagonals), x])
+    return x, _reaches(groups, x, dense)
 
 
-def _all_reaches(groups: Groups, x: np.ndarray, dense: np.ndarray, reach: np.ndarray) -> None:
-    runs = chunked(x.shape[1])
-    work = lambda k: _reach(*runs[k], groups.ptr, groups.col, x, dense, reach[0], reach[1])
+def _reaches(
+    groups: Groups, x: np.ndarray, dense: np.ndarray, some: np.ndarray | None = None
+) -> np.ndarray:
+    """How far the neighbours of vertices, or of some, are along each axis, down and up."""
+    some = np.arange(x.shape[1]) if some is None else some
+    reach = np.zeros((2, len(x), len(some)))
+    places, runs = np.ascontiguousarray(x.T), chunked(len(some))
+    work = lambda k: _reach(*runs[k], some, groups.ptr, groups.col, places, dense, *reach)
     in_threads(work, len(runs) if x.size else 0)
+    return reach
 
 
 @compiled
-def _reach(begin, end, ptr, col, x, dense, down, up):
+def _reach(begin, end, some, ptr, col, x, dense, down, up):
     """How far the neighbours of some vertices are, down and up each axis."""
-    for u in range(begin, end):
+    k = x.shape[1]
+    low, high = np.empty(k), np.empty(k)
+    for i in range(begin, end):
+        u = some[i]
+        low[:], high[:] = x[u], x[u]
         for p in range(ptr[u], ptr[u + 1]):
             v = col[p]
             if dense[v]:
                 continue
-            for a in range(x.shape[0]):
-                step = (x[a, v] - x[a, u]) * (1 + 1e-12)
-                down[a, u], up[a, u] = max(down[a, u], -step), max(up[a, u], step)
+            place = x[v]
+            for a in range(k):
+                low[a], high[a] = min(low[a], place[a]), max(high[a], place[a])
+        for a in range(k):
+            down[a, i] = (x[u, a] - low[a]) * (1 + 1e-12)
+            up[a, i] = (high[a] - x[u, a]) * (1 + 1e-12)
 
 
 @compiled

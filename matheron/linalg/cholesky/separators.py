@@ -16,7 +16,7 @@ from ..compiled import compiled
 
 __all__ = ["OUTSIDE", "cut_by_levels", "cut_by_places", "gather_sides", "separate"]
 
-SAMPLE = 1024
+SAMPLE = 8192
 """Vertices that tell where to cut."""
 LARGE_SAMPLE = 65536
 """Vertices that tell how long the separator of a cut is."""
@@ -29,7 +29,9 @@ PASSES = 4
 
 @compiled
 def _jitter(seed):
-    """The next number of a simple sequence without period in the rows of a lattice."""
+    """The next number of a simple sequence. Its low digits repeat, as the rows of a lattice do: a
+    draw takes the others.
+    """
     return (1103515245 * seed + 12345) % 2147483648
 
 
@@ -41,7 +43,7 @@ def _threshold(part, x):
     some = np.empty(count)
     for k in range(count):
         seed = _jitter(seed)
-        some[k] = x[part[min(k * step + seed % step, len(part) - 1)]]
+        some[k] = x[part[min(k * step + (seed >> 8) % step, len(part) - 1)]]
     middle = np.partition(some, count // 2)[count // 2]
     below, above, fewer, more = -np.inf, np.inf, 0, 0
     for value in some:
@@ -67,7 +69,7 @@ def _crossing(part, weight, x, down, up, value):
     left, right, from_left, from_right = 0, 0, 0, 0
     for k in range(0, len(part), step):
         seed = _jitter(seed)
-        u = part[min(k + seed % step, len(part) - 1)]
+        u = part[min(k + (seed >> 8) % step, len(part) - 1)]
         if x[u] < value:
             left += weight[u]
             if x[u] + up[u] >= value:

@@ -8,6 +8,7 @@ import scipy.sparse as sparse
 import torch
 
 from .factor import Analysis, Cholesky
+from .single import SingleCholesky
 from ..sparse import Sparse
 
 
@@ -29,3 +30,6 @@ def warm_up() -> None:
         b = torch.ones(n, 2, dtype=torch.float64, requires_grad=True)
         (factor.logdet() + factor.solve(b).sum() + factor.solve(b[:, 0]).sum()).backward()
         factor.sqrt_solve(b)
+        quick = SingleCholesky(Q, analysis)
+        quick.solve(b)
+        quick.solve(b[:, 0])
