@@ -179,6 +179,7 @@ def test_lessons_are_read_again(tmp_path):
     assert plain.oceans_alone != course.plan.oceans_alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "updates"), [("unet", 100), ("4dvarnet", 60)])
 def test_a_field_that_is_the_truth_is_used(method, updates, tmp_path):
     """The error on the days held out falls far below that without it."""
@@ -193,7 +194,6 @@ def test_a_field_that_is_the_truth_is_used(method, updates, tmp_path):
         learn(one, tmp_path / name).card.scores["rmse"]
         for name, one in (("told", told), ("plain", plain))
     ]
-    print(method, errors)
     assert errors[0] < 0.6 * errors[1]
 
 
