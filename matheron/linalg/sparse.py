@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from typing import Any, TypeVar
 
 from .compiled import compiled
@@ -25,6 +26,8 @@ from .threads import chunked, in_threads
 T = TypeVar("T")
 FEW = 4
 """Columns from which a product is worth our own loop."""
+MOST = 32
+"""The most things that a pattern keeps of itself with others: data that move are always others."""
 
 
 class Pattern:
@@ -72,10 +75,15 @@ class Pattern:
         return torch.as_tensor(self.indices)
 
     def keep(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what was worked out for this pattern under a key, or work it out."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        found: T = self._kept[key]
+        """Return what was worked out for this pattern under a key, or work it out.
+
+        Of what it shares with other patterns, under keys that are tuples, the last ones are kept.
+        """
+        found: T = self._kept.pop(key) if key in self._kept else make()
+        self._kept[key] = found
+        shared = [k for k in self._kept if isinstance(k, tuple)]
+        if len(shared) > MOST:
+            del self._kept[shared[0]]
         return found
 
     @property
@@ -351,18 +359,21 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        values, x = ctx.saved_tensors
-        pattern: Pattern = ctx.pattern
-        for_values = for_x = None
         if ctx.needs_input_grad[0]:
-            for_values = outer_entries(pattern, g, x)
-        if ctx.needs_input_grad[1]:
-            turned, order = pattern.transpose
-            if ctx.needs_input_grad[0]:  # the other half of a second derivative would be missing
-                for_x = _applied(turned, values[order], g)
-            else:
-                for_x = _Apply.apply(values[order], g, turned)
-        return for_values, for_x, None
+            return _apply_backward(ctx, g)
+        values, _ = ctx.saved_tensors
+        turned, order = ctx.pattern.transpose
+        return None, _Apply.apply(values[order], g, turned), None
+
+
+@once_differentiable
+def _apply_backward(ctx: Any, g: Tensor) -> Any:
+    values, x = ctx.saved_tensors
+    for_x = None
+    if ctx.needs_input_grad[1]:
+        turned, order = ctx.pattern.transpose
+        for_x = _applied(turned, values[order], g)
+    return outer_entries(ctx.pattern, g, x), for_x, None
 
 
 def _applied(pattern: Pattern, values: Tensor, x: Tensor) -> Tensor:

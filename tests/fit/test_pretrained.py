@@ -34,7 +34,9 @@ def test_a_folder_that_is_there_comes_first(tmp_path, monkeypatch):
         load_model(Path(name))
 
 
-@pytest.mark.parametrize("name", ["gulfstream-unet", "gulfstream-4dvarnet"])
+@pytest.mark.parametrize(
+    "name", ["gulfstream-unet", "gulfstream-4dvarnet", "gulfstream-4dvarnet-spde"]
+)
 def test_the_gulfstream_is_a_mapper(name):
     found = mapper("mine", Path(name), "ssh", "m")
     scores = found.model.card.scores

@@ -8,7 +8,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from matheron.linalg.sparse import Assembly, Sparse
+from matheron.linalg.sparse import MOST, Assembly, Sparse
 
 
 def make(rows, columns, density, seed):
@@ -126,3 +126,21 @@ def test_gradients_of_products_with_columns():
 def test_shapes_that_do_not_match_are_refused():
     with pytest.raises(ValueError, match="expected 5 rows, got 7"):
         A.product(A)
+
+
+def test_a_pattern_forgets_what_it_shared_with_others_long_ago():
+    """Data that move are seen by another pattern each day: memory must not grow by it."""
+    a, *others = (Sparse.from_scipy(np.tri(3)) for _ in range(3 * MOST))
+    first = a + others[0]
+    for other in others:
+        assert (a + other).pattern is (a + other).pattern
+        assert (a + others[0]).pattern is first.pattern  # what is used stays
+    assert len(a.pattern._kept) == MOST
+
+
+def test_a_second_derivative_in_values_is_refused_rather_than_wrong():
+    a = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    (g,) = torch.autograd.grad((Sparse.diag(a) @ x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        g.sum().backward()
