@@ -40,6 +40,7 @@ from .priors import AlongTrackError as AlongTrackError
 from .priors import GaussianProcess as GaussianProcess
 from .priors import LagrangianProcess as LagrangianProcess
 from .priors import MarkovSum as MarkovSum
+from .priors import NonlinearSPDE as NonlinearSPDE
 from .priors import Projection as Projection
 from .priors import StrongConstraint as StrongConstraint
 from .priors import WavePackets as WavePackets
@@ -55,6 +56,7 @@ from .solvers import FixedPoint as FixedPoint
 from .solvers import InducingPoints as InducingPoints
 from .solvers import IterativeEnsembleKalman as IterativeEnsembleKalman
 from .solvers import Kriging as Kriging
+from .solvers import Langevin as Langevin
 from .solvers import LocalKriging as LocalKriging
 from .solvers import NeuralVariational as NeuralVariational
 from .solvers import ParticleFilter as ParticleFilter

@@ -8,6 +8,7 @@ __all__ = [
     "bilevel",
     "parameter_error",
     "parameter_likelihood",
+    "posterior_crps",
     "withheld_likelihood",
 ]
 
@@ -16,12 +17,14 @@ import torch
 
 from dataclasses import dataclass
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Generator, Tensor
 from typing import Any
 
 from .losses import Loss, Outcome, field_error
+from .moments import posterior_moments
 from .simulations import Gaps, Simulations
 from ..data.batches import Batch, fingerprint_of
+from ..metrics.scores import crps_gaussian
 from ..observations import GriddedObservation
 from ..priors.spde.augmented import AugmentedSPDE
 from ..solvers.base import LikelihoodSolver
@@ -173,6 +176,42 @@ def _seen(outcome: Outcome, k: int, hidden: bool) -> tuple[GriddedObservation, T
         values, mask = values + batch.hidden[k], mask | batch.hidden_mask[k]
     noise = batch.noise_std if batch.noise_std.ndim == 0 else batch.noise_std[k]
     return GriddedObservation(batch.grid, mask, noise), values
+
+
+def posterior_crps(probes: int = 4, generator: Generator | None = None) -> Loss:
+    r"""Returns the CRPS of the exact posterior given the parameters that are estimated.
+
+    .. math:: \frac{1}{n} \sum_i \mathrm{CRPS} \left( \mathcal{N}(m_i(\theta), s_i^2(\theta)),
+        x^\star_i \right)
+
+    It is the score of the members that are drawn with them. The estimate of the field by the
+    network has no part in it: add :func:`field_error`. Values are exact; gradients go through
+    the mean and the variance: see :func:`posterior_moments`. Each window takes a factor, some
+    times the cost of :func:`parameter_likelihood`.
+
+    Arguments:
+        probes: The number of vectors of random signs for the gradient of the variance.
+        generator: The random number generator of the signs; by default that of torch, which
+            :func:`train` seeds for each batch.
+    """
+
+    def rule(outcome: Outcome) -> Float[Tensor, " b"]:
+        theta, prior = _both(outcome, "posterior_crps")
+        truth, weights = outcome.batch.truth, outcome.batch.weights
+        if truth is None:
+            msg = (
+                "posterior_crps(outcome=...): expected windows with a truth, got none. Use "
+                "withheld_likelihood(), from data alone."
+            )
+            raise ValueError(msg)
+        each = []
+        for k, t in enumerate(theta):
+            seen = _seen(outcome, k, hidden=False)
+            m, v = posterior_moments(prior.given(t), *seen, probes, generator)
+            each.append(crps_gaussian(m, v.sqrt(), truth[k], weights[k]))
+        return torch.stack(each)
+
+    return Loss("posterior_crps", rule)
 
 
 def withheld_likelihood(conditioner: LikelihoodSolver[Any]) -> Loss:

@@ -16,6 +16,8 @@ __all__ = [
     "MarkovPrior",
     "MarkovSum",
     "Markovian",
+    "Nodal",
+    "NonlinearSPDE",
     "Prior",
     "Projection",
     "Recentring",
@@ -47,9 +49,10 @@ from .gp import GaussianProcess
 from .lagrangian import LagrangianProcess
 from .layout import Layout
 from .markov import MarkovPrior
+from .nodal import Nodal
 from .projection import Projection
 from .recentring import Recentring
-from .spde import AdvectionDiffusion, AugmentedSPDE, WhittleMatern
+from .spde import AdvectionDiffusion, AugmentedSPDE, NonlinearSPDE, WhittleMatern
 from .track_error import AlongTrackError
 from .trend import Trend
 from .wave_packets import WavePackets

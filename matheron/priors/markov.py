@@ -13,14 +13,31 @@ from torch import Generator, Tensor
 from typing import TypeVar
 
 from .base import GaussianPrior, Gradient, TrendedPrior
+from .nodal import Nodal, NodeCost
 from ..domain import Grid, Points
-from ..linalg.cholesky import Analysis, Cholesky
+from ..linalg.cholesky import Cholesky
 from ..linalg.sparse import Sparse
 
 M = TypeVar("M", bound="MarkovPrior")
 
 
-class MarkovPrior(TrendedPrior):
+class _Quadratic(NodeCost):
+    r"""The cost of nodes whose precision is the same everywhere."""
+
+    def __init__(self, Q: Sparse) -> None:
+        self.Q = Q
+
+    def __call__(
+        self, u: Float[Tensor, "b N"]
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b N"]]:
+        slope = (self.Q @ u.mT.contiguous()).mT
+        return (u * slope).sum(dim=-1) / 2, slope
+
+    def curvature(self, u: Float[Tensor, " N"]) -> Sparse:
+        return self.Q
+
+
+class MarkovPrior(TrendedPrior, Nodal):
     r"""A Gaussian prior with a sparse precision.
 
     .. math:: f(s) = m + F(s)^\top \beta + A(s) u, \qquad u \sim \mathcal{N}(0, Q^{-1})
@@ -36,20 +53,8 @@ class MarkovPrior(TrendedPrior):
         Its pattern is one object, the same at every call.
         """
 
-    @abc.abstractmethod
-    def embedding(self, points: Points) -> Sparse:
-        r"""Returns :math:`A`, the field at some points from the nodes, with shape (m, N)."""
-
-    def sight(self, points: Points) -> Sparse:
-        r"""Returns what data at some points see of the nodes, with shape (m, N).
-
-        It is the embedding, but for errors that the data share and the field does not have.
-        """
-        return self.embedding(points)
-
-    @abc.abstractmethod
-    def places(self) -> Float[Tensor, "N k"] | None:
-        r"""Returns where the nodes are, for the order of elimination; ``None``: by the graph."""
+    def prepare_nodes(self) -> NodeCost:
+        return _Quadratic(self.precision().detach())
 
     def nodes(self) -> Points | None:
         r"""Returns the nodes as points of the domain's axes, if they are such."""
@@ -60,11 +65,6 @@ class MarkovPrior(TrendedPrior):
         new = copy.copy(self)
         new.domain = domain
         return new
-
-    def factorise(self, Q: Sparse, where: str | None = None) -> Cholesky:
-        r"""Returns the factor of a matrix on the nodes; the order is remembered by its pattern."""
-        analysis = Q.pattern.keep("analysis", lambda: Analysis(Q.pattern, self.places()))
-        return Cholesky(Q, analysis, where=where or f"{type(self).__name__}.precision")
 
     def log_determinant(self) -> Float[Tensor, ""]:
         r"""Returns :math:`\log |Q|`, differentiable in the parameters."""

@@ -11,6 +11,7 @@ __all__ = [
     "InducingPoints",
     "IterativeEnsembleKalman",
     "Kriging",
+    "Langevin",
     "LightStep",
     "LikelihoodSolver",
     "LocalKriging",
@@ -37,6 +38,7 @@ from .expansion_gradient import ExpansionGradient
 from .filters.localization import Localization
 from .inducing import InducingPoints
 from .kriging import Kriging
+from .langevin import Langevin
 from .local import LocalKriging
 from .model_error import estimate_model_error
 from .neural import (

@@ -36,6 +36,10 @@ class Control(abc.ABC):
     def decode(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch n"]:
         r"""Returns the field."""
 
+    @abc.abstractmethod
+    def encode(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch c"]:
+        r"""Returns the control of a field, or of one next to it."""
+
     def cost(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:
         r"""Returns the cost of the prior."""
         return v.square().sum(dim=-1) / 2
@@ -84,6 +88,9 @@ class _White(Control):
     def decode(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch n"]:
         return self.prior.decode(v)
 
+    def encode(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch c"]:
+        return self.prior.encode(x)
+
 
 class _Root(Control):
     r"""White noise, through the root of a dense covariance."""
@@ -108,6 +115,10 @@ class _Root(Control):
     def decode(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch n"]:
         return self.drift + v @ self.root.mT
 
+    def encode(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch c"]:
+        r = (x - self.drift).reshape(-1, len(self.drift)).mT
+        return torch.linalg.lstsq(self.root, r, driver="gelsd").solution.mT.reshape(x.shape)
+
 
 class _Field(Control):
     r"""The field itself, for a prior that is known by its cost alone."""
@@ -119,6 +130,9 @@ class _Field(Control):
 
     def decode(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch n"]:
         return v
+
+    def encode(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch c"]:
+        return x
 
     def cost(self, v: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:
         return self.prior.cost(v)

@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .controls import Tangent
+from .gaussian_laws import GaussianLaw
 
 
 @dataclass(frozen=True)
-class Spread:
+class Spread(GaussianLaw):
     r"""The law :math:`\mathcal{N}(v^\star, H^{-1})` of the control, by what it takes to draw.
 
     Arguments:
@@ -31,13 +32,29 @@ class Spread:
 
     def draw(self, z: Float[Tensor, "size c"]) -> Float[Tensor, "size c"]:
         r"""Returns draws, from white noise."""
+        return self.mode + self.color(z)
+
+    def color(self, z: Float[Tensor, "size c"]) -> Float[Tensor, "size c"]:
         if self.factor is not None:
-            bent = torch.linalg.solve_triangular(self.factor.mT, z.mT, upper=True).mT
-            return self.mode + bent
+            return torch.linalg.solve_triangular(self.factor.mT, z.mT, upper=True).mT
+        return self._spectral(z, -0.5)
+
+    def times(self, g: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
+        if self.factor is not None:
+            return torch.cholesky_solve(g.mT, self.factor).mT
+        return self._spectral(g, -1.0)
+
+    def weigh(self, d: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
+        if self.factor is not None:
+            return (d @ self.factor) @ self.factor.mT
+        return self._spectral(d, 1.0)
+
+    def _spectral(self, z: Float[Tensor, "b c"], power: float) -> Float[Tensor, "b c"]:
+        r"""Returns a power of :math:`H` times each row, from its eigenpairs."""
         assert self.values is not None
         assert self.vectors is not None
-        shrink = 1 - 1 / (1 + self.values).sqrt()
-        return self.mode + z - ((z @ self.vectors) * shrink) @ self.vectors.mT
+        shrink = 1 - (1 + self.values) ** power
+        return z - ((z @ self.vectors) * shrink) @ self.vectors.mT
 
 
 def factor(H: Float[Tensor, "c c"], white: bool) -> Float[Tensor, "c c"]:

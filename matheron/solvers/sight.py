@@ -6,10 +6,10 @@ __all__ = ["noise_weights", "sight"]
 
 from ..linalg.sparse import Sparse
 from ..observations import LinearObservation
-from ..priors.markov import MarkovPrior
+from ..priors.nodal import Nodal
 
 
-def sight(prior: MarkovPrior, observation: LinearObservation) -> Sparse:
+def sight(prior: Nodal, observation: LinearObservation) -> Sparse:
     r"""Returns :math:`G`, the data from the nodes, without noise, with shape (m, N)."""
     if observation.pointwise:
         return prior.sight(observation.points).detach()

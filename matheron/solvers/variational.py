@@ -24,11 +24,12 @@ from .descent import (
 from .laplace import Spread, factor, leading
 from .modal import ModalConditional, Rule
 from .smoother import Smoothed
+from .sparse_mode import SparseMode
 from ..observations import LinearObservation, Observation
 from ..posterior import Conditional
 from ..priors.base import Energy
 
-METHODS = ("gauss-newton", "lbfgs", "gradient-descent", "smoother")
+METHODS = ("gauss-newton", "lbfgs", "gradient-descent", "smoother", "sparse")
 ENSEMBLES = ("laplace", "rto")
 INEXACT = 1e-2
 """The largest relative residual of the linear systems of Gauss-Newton."""
@@ -195,6 +196,10 @@ class Variational(Solver[Energy]):
     state), in time that grows as the cube of the size of a state, and linearly with time; its
     spread is exact by a selected inverse.
 
+    ``"sparse"`` moves the nodes of a Markov field, or of a nonlinear equation: each step is the
+    conditioning of a Gaussian Markov field by a sparse factor, so that tens of thousands of nodes
+    are seen through any function, and their spread is that of the last factor (Laplace).
+
     References:
         | A strategy for operational implementation of 4D-Var, using an incremental approach
         | (Courtier, Thépaut & Hollingsworth, 1994)
@@ -207,8 +212,8 @@ class Variational(Solver[Energy]):
         | https://doi.org/10.1137/140964023
 
     Arguments:
-        method: ``"gauss-newton"``, incremental, ``"lbfgs"``, ``"gradient-descent"``, or
-            ``"smoother"``.
+        method: ``"gauss-newton"``, incremental, ``"lbfgs"``, ``"gradient-descent"``,
+            ``"smoother"``, or ``"sparse"``.
         steps: The largest number of steps of the minimisation.
         tolerance: The norm of the gradient to reach, in the control.
         decrease: The relative decrease of the cost under which, five times in a row and without
@@ -261,7 +266,7 @@ class Variational(Solver[Energy]):
     ) -> None:
         super().__init__()
         self._check_name("method", method, METHODS)
-        self._check_name("ensemble", ensemble, ENSEMBLES)
+        self._check_name("ensemble", ensemble, ENSEMBLES if method != "sparse" else ENSEMBLES[:1])
         least = min(steps, windows, starts, memory, inner, rank, stages)
         if not (tolerance > 0 and decrease >= 0 and least >= 1 and dense >= 0):
             msg = (
@@ -313,6 +318,8 @@ class Variational(Solver[Energy]):
         if self.method == "smoother":
             limits = (self.stages, self.starts, self.ensemble, self.seed)
             return Smoothed(prior, observation, self.rule, *limits)
+        if self.method == "sparse":
+            return SparseMode(prior, observation, self.rule, self.starts, self.seed)
         return _Variational(prior, observation, self)
 
     @staticmethod

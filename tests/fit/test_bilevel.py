@@ -16,8 +16,9 @@ from matheron.fit.bilevel import (
 from matheron.fit.losses import Outcome
 from matheron.fit.objective import Objective
 from matheron.nets import UNet
-from matheron.priors.spde.augmented import AugmentedSPDE, Spread
+from matheron.priors.spde.augmented import AugmentedSPDE
 from matheron.priors.spde.lattice import Lattice
+from matheron.priors.spde.parameters import Spread
 from matheron.solvers.neural.augmented import AugmentedVariational
 
 SPACE = {"y": torch.arange(6.0), "x": torch.arange(7.0)}

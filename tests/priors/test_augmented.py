@@ -6,8 +6,9 @@ import torch
 
 import matheron as mt
 
-from matheron.priors.spde.augmented import AugmentedSPDE, Parameters, Spread
+from matheron.priors.spde.augmented import AugmentedSPDE
 from matheron.priors.spde.lattice import Lattice
+from matheron.priors.spde.parameters import Parameters, Spread
 
 SPACE = {"y": torch.arange(6.0), "x": torch.arange(7.0)}
 GRID = mt.Grid(time=torch.arange(3.0), **SPACE)
@@ -52,6 +53,51 @@ def test_cost_is_a_density_with_its_determinant(settings: dict[str, object]) -> 
         dense = [dense_log_density(prior, v, t) for v in x for t in theta]
     offsets = torch.tensor(mine) - torch.tensor(dense)  # one constant for all fields and laws
     assert (offsets - offsets[0]).abs().max() < 1e-6 * abs(dense[0])
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_with_land_cost_is_a_density_with_its_determinant(bare: bool) -> None:
+    sea = torch.ones(6, 7, dtype=torch.bool)
+    sea[:4, 3] = False
+    sea[4:, 5:] = False
+    grid = mt.Grid(time=torch.arange(2.0), **SPACE, mask=sea.expand(2, -1, -1).clone())
+    settings = {"lattice": Lattice(mt.Grid(**SPACE, mask=sea))} if bare else {"margin": 1.0}
+    prior = AugmentedSPDE(grid, 3.0, 4.0, std=2.0, every=3, **settings)
+    x, theta = prior.sample_jointly(2, seeded())
+    with torch.no_grad():
+        mine = [prior.log_density(v[None], t).item() for v in x for t in theta]
+        dense = [dense_log_density(prior, v, t) for v in x for t in theta]
+    offsets = torch.tensor(mine) - torch.tensor(dense)
+    assert (offsets - offsets[0]).abs().max() < 1e-6 * abs(dense[0])
+
+
+def test_where_there_is_no_sea_around_nothing_is_gathered() -> None:
+    sea = torch.ones(6, 7, dtype=torch.bool)
+    sea[:, 4:] = False
+    grid = mt.Grid(time=torch.arange(2.0), **SPACE, mask=sea.expand(2, -1, -1).clone())
+    prior = AugmentedSPDE(grid, 3.0, 4.0, every=2, lattice=Lattice(mt.Grid(**SPACE, mask=sea)))
+    ones = torch.ones(prior.channels, int(sea.sum()), dtype=torch.float64)
+    near = prior.coarse.points.axis("x") < 5
+    assert not near.all()
+    torch.testing.assert_close(prior.gathered(ones), near.double().expand(prior.channels, -1))
+
+
+@pytest.mark.parametrize(
+    ("still", "channels", "settings"),
+    [({"shear": 0.0}, [3], {"margin": 1.0}), ({"velocity": 0.0}, [5, 6], {"lattice": BARE})],
+)
+def test_what_is_zero_is_left_out(
+    still: dict[str, float], channels: list[int], settings: dict[str, object]
+) -> None:
+    """The same law with fewer neighbours, and no gradient in what does not vary."""
+    prior = small(spread=Spread(**{"velocity": 0.0, **still}), **settings)
+    whole = small(spread=Spread(velocity=0.0 if "shear" in still else None), **settings)
+    x, theta = prior.sample_jointly(1, seeded())
+    theta[:, channels] = 0.0
+    one, other = (p.given(theta[0]).precision() for p in (prior, whole))
+    assert one.pattern.nnz < other.pattern.nnz
+    torch.testing.assert_close(one.to_dense(), other.to_dense(), rtol=1e-9, atol=1e-12)
+    assert not prior.gradient(x, theta)[1][:, channels].any()
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -172,6 +218,17 @@ def test_coarse_fields_come_and_go() -> None:
     p = prior.parameters_of(theta[0])
     torch.testing.assert_close(p.std, 2 * (0.4 * fine[0, 0]).exp())
     torch.testing.assert_close(p.velocity, fine[0, -2:].mT * 3 / 4 / 2)
+
+
+def test_the_likeliest_parameters_are_where_the_slope_vanishes() -> None:
+    prior = small(lattice=BARE)
+    x, theta = prior.sample_jointly(3, seeded(7), each=3)
+    cost = lambda t: -prior.log_density(x, t).sum()
+    total = lambda t: (cost(t) + prior.penalty(t)).item()
+    found = prior.likeliest(cost, steps=60)
+    assert total(found) < min(total(prior.constants()[0]), total(theta[0]))
+    again = prior.likeliest(cost, theta[0], steps=60)
+    assert total(again) == pytest.approx(total(found), abs=0.01)
 
 
 def test_steps_share_their_factors() -> None:

@@ -2,13 +2,12 @@ r"""The joint law of a field and of the parameters of its equation, which vary i
 
 from __future__ import annotations
 
-__all__ = ["AugmentedSPDE", "Parameters", "Spread"]
+__all__ = ["AugmentedSPDE"]
 
 import math
 import torch
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -18,6 +17,7 @@ from .advection_diffusion import AdvectionDiffusion
 from .coordinates import Box
 from .evolution import Evolution
 from .links import Link
+from .parameters import Parameters, Spread
 from .timed import space_of
 from ..base import Sampling
 from ..gp import GaussianProcess
@@ -29,42 +29,6 @@ from ...linalg.descent import least
 from ...linalg.sparse import Assembly, Sparse
 
 WHERE = "AugmentedSPDE"
-
-
-@dataclass(frozen=True)
-class Spread:
-    r"""How far the parameters go from their constants: standard deviations of their prior.
-
-    Arguments:
-        std: That of the logarithm of the standard deviation of the field.
-        timescale: That of the logarithm of the timescale.
-        lengthscale: That of the diagonal of the logarithm of the lengthscale, a matrix.
-        velocity: That of each component of the velocity, in units of length per day; by default
-            half a lengthscale in a timescale.
-    """
-
-    std: float = 0.4
-    timescale: float = 0.3
-    lengthscale: float = 0.3
-    velocity: float | None = None
-
-
-@dataclass(frozen=True)
-class Parameters:
-    r"""The parameters of an equation, at some points.
-
-    Arguments:
-        std: The standard deviation of the field.
-        timescale: The timescale.
-        square: The squared lengthscale :math:`\ell \ell^\top`: its roots are the half axes of an
-            ellipse.
-        velocity: The velocity.
-    """
-
-    std: Float[Tensor, " m"]
-    timescale: Float[Tensor, " m"]
-    square: Float[Tensor, "m d d"]
-    velocity: Float[Tensor, "m d"]
 
 
 class AugmentedSPDE(Sampling):
@@ -95,7 +59,8 @@ class AugmentedSPDE(Sampling):
     Where the lattice has nodes that the field does not, e.g. a margin, they are integrated out,
     exactly: that takes one sparse factor of all of them, and most of the time. A ``lattice`` whose
     nodes are those of the domain, ``Lattice(grid)``, spares it: the boundary, where the variance
-    is higher, is then a part of the domain, which must be wide.
+    is higher, is then a part of the domain, which must be wide. Land is a wall to the field, not
+    to its parameters.
 
     References:
         | Neural variational data assimilation with uncertainty quantification using SPDE priors
@@ -153,7 +118,7 @@ class AugmentedSPDE(Sampling):
         self.domain, self.space = domain, _space(domain)
         self.dimension = len(self.space.dims)
         spread = Spread(**spread) if isinstance(spread, Mapping) else spread or Spread()
-        self.spread = _checked(spread, lengthscale, timescale)
+        self.spread = spread.filled(WHERE, lengthscale, timescale)
         self._set_constants(lengthscale, timescale, std, velocity)
         self.equation = self._equation(settings)
         self.coarse = _coarse(self.space, every)
@@ -203,13 +168,16 @@ class AugmentedSPDE(Sampling):
         one = torch.ones(n, dtype=torch.float64)
         nu = settings.get("color", 1) + (settings.get("damping") != "uniform") - d / 2
         H = torch.diag_embed(one[:, None] * lengthscale.square() / self.timescale / (2 * nu))
+        # what is zero is left out, with the neighbours that it would ask for
+        velocity = swift.expand(n, d).contiguous() if swift.any() else None
+        diffusivity = H if self.spread.shear else None
         found = AdvectionDiffusion(
             self.domain,
             lengthscale if (lengthscale != lengthscale[0]).any() else lengthscale[0].item(),
             self.timescale,
             variance=one * self.std**2,
-            velocity=swift.expand(n, d).contiguous(),
-            diffusivity=H,
+            velocity=velocity,
+            diffusivity=diffusivity,
             **settings,
         )
         if found.form.alpha != 2 or found.tau is not None:
@@ -220,7 +188,7 @@ class AugmentedSPDE(Sampling):
     def _spreads(self) -> Float[Tensor, " c"]:
         s, d = self.spread, self.dimension
         i, j = torch.triu_indices(d, d)
-        matrix = torch.where(i == j, s.lengthscale, s.lengthscale / math.sqrt(2))
+        matrix = torch.where(i == j, s.lengthscale, (s.shear or 0.0) / math.sqrt(2))
         each = [s.std, s.timescale, *matrix.tolist(), *(s.velocity or 0.0,) * d]
         return torch.tensor(each, dtype=torch.float64)
 
@@ -275,10 +243,11 @@ class AugmentedSPDE(Sampling):
         return (self._at_places @ flat).mT.reshape(*theta.shape[:-1], -1)
 
     def gathered(self, fields: Float[Tensor, "*batch c s"]) -> Float[Tensor, "*batch c k"]:
-        r"""Returns the mean of fields around each node of the parameters."""
+        r"""Returns the mean of fields around each node of the parameters, zero where none is."""
         W = self._at_places.T
         flat = fields.reshape(-1, fields.shape[-1]).mT.contiguous()
-        mean = (W @ flat) / (W @ flat.new_ones(len(flat), 1))
+        weight = W @ flat.new_ones(len(flat), 1)
+        mean = (W @ flat) / torch.where(weight > 0, weight, 1.0)
         return mean.mT.reshape(*fields.shape[:-1], -1)
 
     def _local(self, theta: Float[Tensor, "c k"], weights: Sparse) -> Parameters:
@@ -301,8 +270,9 @@ class AugmentedSPDE(Sampling):
         p = self._local(theta, self._at_nodes)
         rate = 1 / p.timescale
         H = p.square * (rate / (2 * self.equation.form.nu))[:, None, None]
+        moving = {} if self.equation.velocity is None else {"velocity": p.velocity}
         return self.equation.at_nodes(
-            kappa=rate.sqrt(), diffusivity=H, variance=p.std.square(), velocity=p.velocity
+            kappa=rate.sqrt(), diffusivity=H, variance=p.std.square(), **moving
         )
 
     # the law
@@ -343,7 +313,7 @@ class AugmentedSPDE(Sampling):
         if len(self._hidden):
             return half - self._marginal(equation, evolution, r)
         u = r.new_zeros(r.shape).index_copy(0, self._seen, r)
-        return half - _quadratic(evolution, u) / 2
+        return half - evolution.quadratic(u) / 2
 
     def _field_cost(
         self, x: Float[Tensor, " n"], theta: Float[Tensor, "c k"]
@@ -368,7 +338,7 @@ class AugmentedSPDE(Sampling):
             v = -factor.solve(across @ r)
         u = r.new_zeros(Q.shape[0], r.shape[1])
         u = u.index_copy(0, self._seen, r).index_copy(0, self._hidden, v)
-        return (_quadratic(evolution, u) + factor.logdet()) / 2
+        return (evolution.quadratic(u) + factor.logdet()) / 2
 
     def _blocks(self, Q: Sparse) -> tuple[Sparse, Sparse]:
         r"""Returns the block of the hidden nodes, and that to the others; patterns are kept."""
@@ -446,23 +416,6 @@ class AugmentedSPDE(Sampling):
         return self.sample_jointly(size, generator)[0]
 
 
-def _quadratic(evolution: Evolution, u: Float[Tensor, "N c"]) -> Float[Tensor, " c"]:
-    r"""Returns :math:`u^\top Q u`, step by step: the precision is not put together."""
-    states = u.unflatten(0, (-1, evolution.initial.shape[0]))
-    total = evolution.initial.quadratic(states[0].contiguous())
-    groups: dict[int, list[int]] = {}
-    for k, step in enumerate(evolution.steps):
-        groups.setdefault(id(step), []).append(k)
-    for numbers in groups.values():  # steps that are one object, all at once
-        step = evolution.steps[numbers[0]]
-        at = torch.tensor(numbers)
-        before, after = (states[at + i].movedim(0, 1).flatten(1) for i in (0, 1))
-        rest = step.ahead @ after.contiguous() - step.behind @ before.contiguous()
-        each = step.noise.precision().quadratic(rest)
-        total = total + each.unflatten(0, (len(at), -1)).sum(dim=0)
-    return total
-
-
 def _space(domain: Grid) -> Grid:
     space = space_of(domain) if isinstance(domain, Grid) and "time" in domain.dims else domain
     if not isinstance(space, Grid) or space is domain or len(space.dims) not in {1, 2}:
@@ -472,20 +425,6 @@ def _space(domain: Grid) -> Grid:
         )
         raise ValueError(msg)
     return space
-
-
-def _checked(spread: Spread, lengthscale: float | tuple[float, ...], timescale: float) -> Spread:
-    r"""Returns a spread whose numbers make sense, that of the velocity filled in."""
-    length = torch.as_tensor(lengthscale, dtype=torch.float64).mean().item()
-    swift = length / timescale / 2 if spread.velocity is None else spread.velocity
-    numbers = (spread.std, spread.timescale, spread.lengthscale, swift)
-    if not all(0 <= s < math.inf for s in numbers):
-        msg = (
-            f"{WHERE}(spread=...): expected numbers at least zero, got {numbers}. Use zero for "
-            "what does not vary."
-        )
-        raise ValueError(msg)
-    return Spread(*numbers)
 
 
 def _coarse(space: Grid, every: int) -> Grid:

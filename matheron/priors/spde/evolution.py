@@ -49,6 +49,10 @@ class Noise:
 
     def precision(self) -> Sparse:
         r"""Returns the precision of :math:`r`."""
+        return self._precision
+
+    @cached_property
+    def _precision(self) -> Sparse:
         w = 1 / (self.volume * self.tau * self.step**0.5)
         return self.field_precision().scale(rows=w, columns=w)
 
@@ -74,6 +78,14 @@ class Noise:
         for _ in range(self.color // 2):
             e = self.factor.solve(volume * e)
         return (self.volume * self.tau * self.step**0.5)[:, None] * e
+
+    def whiten(self, r: Float[Tensor, "N size"]) -> Float[Tensor, "N size"]:
+        r"""Returns the white numbers that the noise is made of."""
+        volume = self.volume[:, None]
+        e = r / (self.volume * self.tau * self.step**0.5)[:, None]
+        for _ in range(self.color // 2):
+            e = (self.operator @ e) / volume
+        return self.factor.half_solve(self.operator @ e) if self.color % 2 else e * volume.sqrt()
 
 
 @dataclass(eq=False)
@@ -172,6 +184,22 @@ class Evolution:
         total = self.factor.logdet()
         for step, count in Counter(self.steps).items():
             total = total + count * step.log_determinant
+        return total
+
+    def quadratic(self, u: Float[Tensor, "all c"]) -> Float[Tensor, " c"]:
+        r"""Returns :math:`u^\top Q u`, step by step: the precision is not put together."""
+        states = u.unflatten(0, (-1, self.initial.shape[0]))
+        total = self.initial.quadratic(states[0].contiguous())
+        groups: dict[int, list[int]] = {}
+        for k, step in enumerate(self.steps):
+            groups.setdefault(id(step), []).append(k)
+        for numbers in groups.values():  # steps that are one object, all at once
+            step = self.steps[numbers[0]]
+            at = torch.tensor(numbers)
+            before, after = (states[at + i].movedim(0, 1).flatten(1) for i in (0, 1))
+            rest = step.ahead @ after.contiguous() - step.behind @ before.contiguous()
+            each = step.noise.precision().quadratic(rest)
+            total = total + each.unflatten(0, (len(at), -1)).sum(dim=0)
         return total
 
     def mean(self, start: Float[Tensor, " N"]) -> Float[Tensor, " all"]:
