@@ -36,6 +36,8 @@ __all__ = [
     "model_folder",
     "parameter_error",
     "parameter_likelihood",
+    "posterior_crps",
+    "posterior_moments",
     "predict",
     "pretrained",
     "prior_cost",
@@ -51,6 +53,7 @@ from .bilevel import (
     bilevel,
     parameter_error,
     parameter_likelihood,
+    posterior_crps,
     withheld_likelihood,
 )
 from .dynamics import ensemble_likelihood, learn_dynamics
@@ -71,6 +74,7 @@ from .losses import (
 )
 from .maximum import maximum_likelihood
 from .model_file import Card, LearnedModel, load_model, save_model
+from .moments import posterior_moments
 from .pretrained import model_folder, pretrained
 from .report import Fit
 from .schedule import Schedule
