@@ -20,10 +20,12 @@ from . import solvers as solvers
 from . import testing as testing
 from .domain import Grid as Grid
 from .domain import Points as Points
+from .kernels import Deformed as Deformed
 from .kernels import Gaussian as Gaussian
 from .kernels import Gneiting as Gneiting
 from .kernels import Matern as Matern
 from .kernels import Nugget as Nugget
+from .kernels import PaciorekSchervish as PaciorekSchervish
 from .kernels import Periodic as Periodic
 from .kernels import Wendland as Wendland
 from .kernels import separable as separable

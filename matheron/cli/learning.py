@@ -21,7 +21,7 @@ from .settings import Settings
 from .training import training_bar
 from .. import compare
 from ..compare import Plan
-from ..compare.learning import LAW_RUN
+from ..compare.learning import LAW_RUN, check_start
 from ..compare.plans import LAW
 from ..data import Gridded, Observations
 from ..data.errors import call, refuse
@@ -81,6 +81,8 @@ def train_model(
         asked, known_guess = _as_trained(first) | asked, first.others.get("guess")
         guess = known_guess if isinstance(known_guess, FirstGuess) else None
     plan, command = known or (Plan(**asked), command)
+    if first is not None and plan.lawful:
+        check_start(plan, first)
     with _begun(folder):
         with working("prepare the oceans to train on"):
             course = compare.course_of(ocean, plan, say, folder / OCEANS, guess)

@@ -2,7 +2,7 @@ r"""Solvers that learn on another ocean of an experiment, and what is told of th
 
 from __future__ import annotations
 
-__all__ = ["hardware_of", "learn", "timed"]
+__all__ = ["check_start", "hardware_of", "learn", "timed"]
 
 import dataclasses
 import math
@@ -139,9 +139,13 @@ def _trained(
     return LearnedModel(solver, prior, _card(course, history, command), source.grid, others)
 
 
-def _taken(start: LearnedModel, course: Course, command: str) -> LearnedModel:
-    r"""Returns a trained solver as it is, to learn the law of its field."""
-    plan, card = course.plan, start.card
+def check_start(plan: Plan, start: LearnedModel) -> None:
+    r"""Refuses a trained solver that was not trained for what a plan is for.
+
+    Raises:
+        ValueError: If its purpose, its lead or its days are others.
+    """
+    card = start.card
     own, asked = (card.purpose, card.lead), (plan.purpose, plan.lead)
     if own != asked or start.grid.shape[0] != plan.window:
         msg = (
@@ -150,6 +154,12 @@ def _taken(start: LearnedModel, course: Course, command: str) -> LearnedModel:
             f"{own[1]}. Ask for what it was trained for."
         )
         raise ValueError(msg)
+
+
+def _taken(start: LearnedModel, course: Course, command: str) -> LearnedModel:
+    r"""Returns a trained solver as it is, to learn the law of its field."""
+    check_start(course.plan, start)
+    card = start.card
     notes = f"{card.notes}; with the law of its field on {course.about}"
     card = dataclasses.replace(card, command=command, notes=notes)
     kept = {k: v for k, v in start.others.items() if k == "guess"}

@@ -16,6 +16,7 @@ __all__ = [
     "Loss",
     "Schedule",
     "Simulations",
+    "Stage",
     "Training",
     "bilevel",
     "blocks",
@@ -26,6 +27,7 @@ __all__ = [
     "ensemble_likelihood",
     "every_iterate",
     "field_error",
+    "fit_deformation",
     "fit_forecasts",
     "gaussian_likelihood",
     "gradient_error",
@@ -56,6 +58,7 @@ from .bilevel import (
     posterior_crps,
     withheld_likelihood,
 )
+from .deformation import Stage, fit_deformation
 from .dynamics import ensemble_likelihood, learn_dynamics
 from .forecasts import Training, fit_forecasts
 from .learned import LearnedDynamics

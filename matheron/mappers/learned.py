@@ -56,6 +56,8 @@ FEWEST = 8
 """The fewest nodes of a map on a side: networks of several scales see nothing in fewer."""
 NARROW = 0.15
 """The relative difference in the width of a degree of longitude that is told."""
+ROOM = 200_000
+"""The most nodes of a window of the law of a field: its factor takes some 10 GiB."""
 LOG = "log_"
 """What the name of a variable begins with if it is the logarithm of another."""
 DIMS = ("time", "lat", "lon")
@@ -167,6 +169,19 @@ class LearnedMapper:
                 expected = f"a box of {FEWEST} steps of {step:.3g} degrees, those of the training"
                 raise refuse(where, expected, f"{width:.3g} along {name}", "Map a larger box")
         self.covariates.check(problem.beside)
+        if self.law is not None:
+            self._check_room(where, grid, self.law)
+
+    def _check_room(self, where: str, grid: Grid, law: FieldLaw) -> None:
+        r"""Refuses maps whose windows are too large for one sparse factor."""
+        steps = [law.coarser * s for s in self.steps[1:]]
+        axes = [grid.axes[k] for k in DIMS[1:]]
+        widths = [(a[-1] - a[0]).item() / s for a, s in zip(axes, steps, strict=True)]
+        nodes = self.times * math.prod(math.ceil(w) + 1 for w in widths)
+        if nodes > ROOM:
+            expected = f"windows of at most {ROOM} nodes of the law of the field"
+            cure = "Map smaller boxes, or by the solver that was trained without it"
+            raise refuse(where, expected, str(nodes), cure)
 
     @staticmethod
     def _width(grid: Grid) -> float:

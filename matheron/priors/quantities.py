@@ -71,7 +71,8 @@ def of_kernel(kernel: Kernel, domain: Grid | Points) -> list[Quantity]:
 
 
 def _has_parameters(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters(recurse=False))
+    own = any(True for _ in module.parameters(recurse=False))
+    return own and isinstance(module, Kernel)  # the weights of a warp say nothing one by one
 
 
 def _of_part(part: nn.Module, domain: Grid | Points) -> list[Quantity]:

@@ -3,6 +3,7 @@
 import copy
 import math
 import pytest
+import sys
 import torch
 
 from pathlib import Path
@@ -240,3 +241,9 @@ def test_a_law_of_another_purpose_is_refused(both):
     plan = course("4dvarnet-spde", purpose="near-real-time", law_updates=4)
     with pytest.raises(ValueError, match=r"learn\(start=...\)"):
         learn(plan, Path("nowhere"), start=both[0].model)
+
+
+def test_windows_that_are_too_large_are_refused(both, monkeypatch):
+    monkeypatch.setattr(sys.modules["matheron.mappers.learned"], "ROOM", 100)
+    with pytest.raises(ValueError, match="Map smaller boxes"):
+        both[1](problem_of(ocean(), 0.5), print)
