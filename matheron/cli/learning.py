@@ -21,8 +21,8 @@ from .settings import Settings
 from .training import training_bar
 from .. import compare
 from ..compare import Plan
-from ..compare.learning import LAW_RUN, check_start
 from ..compare.plans import LAW
+from ..compare.starts import LAW_RUN, check_start
 from ..data import Gridded, Observations
 from ..data.errors import call, refuse
 from ..data.quantity import ABSOLUTE, metres

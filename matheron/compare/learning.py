@@ -2,7 +2,7 @@ r"""Solvers that learn on another ocean of an experiment, and what is told of th
 
 from __future__ import annotations
 
-__all__ = ["check_start", "hardware_of", "learn", "timed"]
+__all__ = ["hardware_of", "learn", "timed"]
 
 import dataclasses
 import math
@@ -21,6 +21,7 @@ from .course import Course
 from .field_laws import with_law
 from .lessons import Lesson
 from .plans import PRECISIONS, VALIDATIONS, Plan
+from .starts import LAW_RUN, check_start
 from .withheld import NOISY, clean
 from ..domain import Grid
 from ..fit import Card, GapSpread, LearnedModel, save_model
@@ -33,8 +34,6 @@ from ..mappers.learned import CLASSES, ERROR_SCALES, LearnedMapper
 from ..metrics.scores import crps_gaussian
 
 Tell = Callable[[TrainingProgress], None]
-LAW_RUN = "law.safetensors"
-"""Where the training of the law of a field stands."""
 TIMED = 4
 """The updates that are timed."""
 SHARE = 0.85
@@ -137,23 +136,6 @@ def _trained(
     if course.guess is not None:
         others["guess"] = course.guess
     return LearnedModel(solver, prior, _card(course, history, command), source.grid, others)
-
-
-def check_start(plan: Plan, start: LearnedModel) -> None:
-    r"""Refuses a trained solver that was not trained for what a plan is for.
-
-    Raises:
-        ValueError: If its purpose, its lead or its days are others.
-    """
-    card = start.card
-    own, asked = (card.purpose, card.lead), (plan.purpose, plan.lead)
-    if own != asked or start.grid.shape[0] != plan.window:
-        msg = (
-            f"learn(start=...): expected a solver of windows of {plan.window} days for "
-            f"{asked[0]}, lead {asked[1]}, got one of {start.grid.shape[0]} for {own[0]}, lead "
-            f"{own[1]}. Ask for what it was trained for."
-        )
-        raise ValueError(msg)
 
 
 def _taken(start: LearnedModel, course: Course, command: str) -> LearnedModel:

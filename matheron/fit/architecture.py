@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = ["Classes", "build", "describe", "known_classes"]
 
+import contextlib
 import inspect
 import torch
 import torch.nn as nn
@@ -43,7 +44,10 @@ def known_classes(extra: Classes | None = None) -> dict[str, type[nn.Module]]:
 
 
 def _modules_of(package: ModuleType) -> dict[str, type[nn.Module]]:
-    public = {k: v for k, v in vars(package).items() if k in package.__all__}
+    public = {}
+    for name in package.__all__:
+        with contextlib.suppress(ImportError):  # of a library that is not here
+            public[name] = getattr(package, name)
     return {k: v for k, v in public.items() if inspect.isclass(v) and issubclass(v, nn.Module)}
 
 

@@ -34,6 +34,9 @@ __all__ = [
     "sum_metric",
 ]
 
+from typing import TYPE_CHECKING, Any
+
+from . import warp
 from .arhan_colin import ArhanColin, Propagating, arhan_colin
 from .base import Kernel, Product, Scaled, Sum
 from .deformed import Deformed
@@ -46,10 +49,19 @@ from .stationary import Gaussian, Matern, Stationary, Wendland
 from .warp import (
     AffineWarp,
     AxialWarp,
-    FlowWarp,
     GaugedWarp,
     RadialWarp,
     Warp,
     WarpChain,
     radial_lattice,
 )
+
+if TYPE_CHECKING:
+    from .warp import FlowWarp
+
+
+def __getattr__(name: str) -> Any:
+    if name != "FlowWarp":
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return warp.FlowWarp  # imported when it is asked for
